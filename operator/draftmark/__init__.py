@@ -1,0 +1,1 @@
+"""Draftmark: a Kubernetes operator for LLM serving."""
