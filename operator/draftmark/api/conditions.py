@@ -1,0 +1,80 @@
+"""Condition types and reasons, and how a list of conditions is written.
+
+True is good for every type of ours; `Reconciling` and `Stalled` are kstatus' words and the other way round, and so is
+`ArgsUnchecked`, which is there only while it is true.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+Status = Literal["True", "False", "Unknown"]
+
+ACCEPTED: Final = "Accepted"
+AVAILABLE: Final = "Available"
+PROGRESSING: Final = "Progressing"
+READY: Final = "Ready"
+RECONCILING: Final = "Reconciling"
+STALLED: Final = "Stalled"
+ARGS_UNCHECKED: Final = "ArgsUnchecked"
+CONTENDED: Final = "Contended"
+
+#: Longest message that the API conventions allow in a condition, in characters. Source: metav1.Condition.
+MAX_MESSAGE_LENGTH: Final = 32768
+#: Longest message that we write, in bytes: a status must stay readable, and small.
+OUR_MESSAGE_LENGTH: Final = 1024
+_CUT: Final = " … "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One observed fact about an object, and why it is so."""
+
+    type: str
+    status: Status
+    #: CamelCase, for machines.
+    reason: str
+    #: What is, what is needed, the way out.
+    message: str = ""
+
+
+def write_conditions(
+    conditions: Iterable[Condition], *, before: Iterable[Mapping[str, Any]], generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """Conditions as the API conventions want them, in a stable order.
+
+    Args:
+        conditions: What holds now.
+        before: The list that the object carries; a type keeps its `lastTransitionTime` while its status is the same.
+        generation: The generation that was acted on.
+        now: Aware, UTC.
+    """
+    old = {c.get("type"): c for c in before}
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    written = []
+    for c in conditions:
+        was = old.get(c.type, {})
+        unchanged = was.get("status") == c.status and was.get("lastTransitionTime")
+        written.append(
+            {
+                "type": c.type,
+                "status": c.status,
+                "reason": c.reason,
+                "message": shorten(c.message),
+                "observedGeneration": generation,
+                "lastTransitionTime": was["lastTransitionTime"] if unchanged else stamp,
+            }
+        )
+    return written
+
+
+def shorten(message: str, limit: int = OUR_MESSAGE_LENGTH) -> str:
+    """A message of at most `limit` bytes without control characters (logs have them), cut in the middle: its beginning
+    says what, its end the way out."""
+    clean = "".join(c if c.isprintable() else " " for c in message)
+    encoded = clean.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    half = (limit - len(_CUT.encode())) // 2
+    return f"{encoded[:half].decode(errors='ignore')}{_CUT}{encoded[-half:].decode(errors='ignore')}"

@@ -1,0 +1,38 @@
+"""The administrator's defaults: one ConfigMap, made from the chart's values, read and checked when the operator starts.
+
+They decide what a new revision gets. A revision that exists keeps what it was given.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from draftmark.api.base import ApiModel
+from draftmark.api.inference_service import ImagePullSecret, Toleration
+
+
+class _Strict(ApiModel):
+    # A typo in the administrator's file must not silently become the built-in default.
+    model_config = ConfigDict(extra="forbid")
+
+
+class EngineDefaults(_Strict):
+    """Which version of an engine a service gets when it names none, and its images."""
+
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)] | None = None
+    images: Annotated[Mapping[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+    """Image by hardware: `cpu`, or the name of the accelerator's resource, such as nvidia.com/gpu. `{version}` stands
+    for the version."""
+
+
+class Defaults(_Strict):
+    """The whole file."""
+
+    engines: Annotated[Mapping[str, EngineDefaults], Field(max_length=16)] | None = None
+    registry_mirror: Annotated[str, Field(max_length=253)] | None = None
+    """Host (and path) that replaces the registry of the default images; images that users name stay as they are."""
+    image_pull_secrets: Annotated[tuple[ImagePullSecret, ...], Field(max_length=8)] | None = None
+    """Secrets that engine pods pull with; they must exist in the service's namespace."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = None
+    """Tolerations that every engine pod gets."""

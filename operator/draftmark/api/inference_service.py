@@ -1,0 +1,344 @@
+"""InferenceService: one model, served.
+
+A field is here once something follows from it; DESIGN's later fields are not. The CRD is generated from these types
+(`draftmark generate crds`), and no field that a pod depends on has a default in the schema: what a user did not write
+stays unwritten, so that a later version may choose better without changing the revision that runs.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from draftmark.api.base import Annotations, ApiModel, DnsLabel, DnsName, LabelKey, Labels, LabelValue, Quantity, Rule
+from draftmark.api.model_uri import SCHEMES, UnreadableUri, parse_model_uri
+
+#: Engines that can be asked for. `engines.registry` has one file for each.
+ENGINE_NAMES: Final = ("llama-cpp",)
+
+
+def _is_readable(uri: str) -> bool:
+    try:
+        parse_model_uri(uri)
+    except UnreadableUri:
+        return False
+    return True
+
+
+class SecretKeyRef(ApiModel):
+    """One key of a Secret in the service's namespace. The kubelet reads it; the operator never does."""
+
+    name: DnsName
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+
+
+class ConfigMapKeyRef(ApiModel):
+    """One key of a ConfigMap in the service's namespace."""
+
+    name: DnsName
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+
+
+class ModelSpec(ApiModel):
+    """What is served."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Where the weights are: hf://org/repo:Q4_K_M, https://host/file.gguf, pvc://claim/path/file.gguf or
+    oci://registry/image:tag#path (an image volume)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=253)] | None = None
+    """Name under which requests ask for the model. Default: the name of the InferenceService."""
+
+    max_context_length: Annotated[int, Field(ge=16, le=16_777_216)] | None = None
+    """Tokens of prompt and answer that one request may hold. Default: 4096."""
+
+    auth_secret_ref: SecretKeyRef | None = None
+    """Secret key that holds the hub's token, for hf:// models."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="self.uri.matches('^(hf|https|pvc|oci)://')",
+            holds=lambda m: m.uri.partition("://")[0] in SCHEMES and "://" in m.uri,
+            message="model.uri needs a scheme: use hf://, https://, pvc:// or oci://",
+        ),
+        Rule(
+            cel="!has(self.authSecretRef) || self.uri.startsWith('hf://')",
+            holds=lambda m: m.auth_secret_ref is None or m.uri.startswith("hf://"),
+            message="model.authSecretRef is used for hf:// models only: remove it, or use an hf:// uri",
+        ),
+    )
+
+
+class EnvValueFrom(ApiModel):
+    """Where the value of an environment variable comes from."""
+
+    secret_key_ref: SecretKeyRef | None = None
+    config_map_key_ref: ConfigMapKeyRef | None = None
+
+    rules: ClassVar = (
+        Rule(
+            cel="has(self.secretKeyRef) != has(self.configMapKeyRef)",
+            holds=lambda v: (v.secret_key_ref is None) != (v.config_map_key_ref is None),
+            message="valueFrom needs exactly one of secretKeyRef and configMapKeyRef",
+        ),
+    )
+
+
+class EnvVar(ApiModel):
+    """One environment variable of the engine's container."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+    value: Annotated[str, Field(max_length=4096)] | None = None
+    value_from: EnvValueFrom | None = None
+
+    rules: ClassVar = (
+        Rule(
+            cel="!(has(self.value) && has(self.valueFrom))",
+            holds=lambda e: e.value is None or e.value_from is None,
+            message="an environment variable has either value or valueFrom: remove one of them",
+        ),
+    )
+
+
+class Resources(ApiModel):
+    """CPU, memory and ephemeral storage of the engine's container. GPUs are asked for under `accelerator`."""
+
+    requests: Annotated[Mapping[LabelKey, Quantity], Field(max_length=16)] | None = None
+    limits: Annotated[Mapping[LabelKey, Quantity], Field(max_length=16)] | None = None
+
+
+class EngineOptions(ApiModel):
+    """Options in the same words for every engine; each engine's file says how it spells them."""
+
+    prefix_caching: bool | None = None
+    """Keep the KV cache of a prompt for the next request with the same beginning. Default: the engine's."""
+
+    kv_cache_dtype: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=16)] | None = Field(
+        default=None, alias="kvCacheDType"
+    )
+    """Data type of the KV cache, as the engine names it, such as f16 or q8_0. Default: the engine's."""
+
+
+class EngineSpec(ApiModel):
+    """Which program serves the model, and how."""
+
+    name: Annotated[str, Field(max_length=32, json_schema_extra={"enum": list(ENGINE_NAMES)})]
+    """The serving engine."""
+
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)] | None = None
+    """Engine version. Default: the administrator's, then the one that this release of Draftmark was tested with."""
+
+    image: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$", max_length=512)] | None = None
+    """Image to run instead of the administrator's. Give `version` with it, or its arguments cannot be checked."""
+
+    args: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=128)] | None = None
+    """Further arguments of the engine, checked against its flag table before a pod is started."""
+
+    env: (
+        Annotated[
+            tuple[EnvVar, ...],
+            Field(
+                max_length=64,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            ),
+        ]
+        | None
+    ) = None
+    """Environment variables of the engine's container."""
+
+    resources: Resources | None = None
+    """CPU and memory of one engine pod."""
+
+    options: EngineOptions | None = None
+    """Engine options in words that are the same for every engine."""
+
+
+class AcceleratorSpec(ApiModel):
+    """The GPUs of one replica."""
+
+    product: Annotated[LabelValue, Field(min_length=1)] | None = None
+    """Product as the node label nvidia.com/gpu.product (or amd.com/gpu.product-name) has it."""
+
+    resource_name: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] | None = None
+    """Extended resource that the device plugin offers. Default: nvidia.com/gpu."""
+
+    count: Annotated[int, Field(ge=0, le=16)] | None = None
+    """GPUs of one replica. Default: 1; 0 is CPU."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="has(self.product) || (has(self.count) && self.count == 0)",
+            holds=lambda a: a.product is not None or a.count == 0,
+            message="accelerator needs product (see kubectl get nodes -L nvidia.com/gpu.product), or count: 0 for CPU",
+        ),
+    )
+
+
+class WorkloadSpec(ApiModel):
+    """What the service is sized for."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Requests that one replica serves at the same time, each with the whole context. Default: the engine's."""
+
+
+class EmptyDir(ApiModel):
+    """Scratch space of one pod."""
+
+    medium: Literal["", "Memory"] | None = None
+    size_limit: Quantity | None = None
+
+
+class ClaimVolume(ApiModel):
+    """A PersistentVolumeClaim of the same namespace."""
+
+    claim_name: DnsName
+    read_only: bool | None = None
+
+
+class ConfigMapVolume(ApiModel):
+    """A ConfigMap of the same namespace."""
+
+    name: DnsName
+
+
+class Volume(ApiModel):
+    """A volume of the engine pods; the kinds that a pod of restricted security may have."""
+
+    name: DnsLabel
+    mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=255)]
+    """Where the engine's container sees it."""
+    empty_dir: EmptyDir | None = None
+    persistent_volume_claim: ClaimVolume | None = None
+    config_map: ConfigMapVolume | None = None
+
+    rules: ClassVar = (
+        Rule(
+            cel="(has(self.emptyDir) ? 1 : 0) + (has(self.persistentVolumeClaim) ? 1 : 0) + (has(self.configMap) ? 1 : 0) == 1",
+            holds=lambda v: sum(x is not None for x in (v.empty_dir, v.persistent_volume_claim, v.config_map)) == 1,
+            message="a volume needs exactly one of emptyDir, persistentVolumeClaim and configMap",
+        ),
+        Rule(
+            cel="!self.name.startsWith('draftmark-')",
+            holds=lambda v: not v.name.startswith("draftmark-"),
+            message="volume names that begin with draftmark- are the operator's: choose another name",
+        ),
+    )
+
+
+class Toleration(ApiModel):
+    """A taint that the engine pods tolerate."""
+
+    key: LabelKey | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: LabelValue | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+
+
+class TopologySpread(ApiModel):
+    """How replicas spread over the nodes; the operator fills in the pod selector."""
+
+    max_skew: Annotated[int, Field(ge=1, le=1000)]
+    topology_key: LabelKey
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"]
+
+
+class ImagePullSecret(ApiModel):
+    """A Secret of the namespace that the kubelet pulls images with."""
+
+    name: DnsName
+
+
+class PodSecurity(ApiModel):
+    """Identity of the engine's process. Everything else of a restricted pod is set and cannot be changed here."""
+
+    run_as_user: Annotated[int, Field(ge=1, le=2_147_483_647)] | None = None
+    run_as_group: Annotated[int, Field(ge=1, le=2_147_483_647)] | None = None
+    fs_group: Annotated[int, Field(ge=1, le=2_147_483_647)] | None = None
+    supplemental_groups: (
+        Annotated[tuple[Annotated[int, Field(ge=1, le=2_147_483_647)], ...], Field(max_length=16)] | None
+    ) = None
+
+
+class PodMetadata(ApiModel):
+    """Labels and annotations of the engine pods."""
+
+    labels: Labels | None = None
+    annotations: Annotations | None = None
+
+
+class PodTemplate(ApiModel):
+    """The parts of a pod that a user may set. Anything else is refused, and said, not dropped."""
+
+    # The API server keeps what it does not know here, so that the operator can name it instead of losing it.
+    model_config = ConfigDict(extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+
+    metadata: PodMetadata | None = None
+    node_selector: Labels | None = None
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = None
+    affinity: (
+        Annotated[Mapping[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] | None
+    ) = None
+    """As in a pod; the API server checks it when the Deployment is applied."""
+    topology_spread: Annotated[tuple[TopologySpread, ...], Field(max_length=8)] | None = None
+    priority_class_name: DnsName | None = None
+    runtime_class_name: DnsName | None = None
+    image_pull_secrets: (
+        Annotated[
+            tuple[ImagePullSecret, ...],
+            Field(
+                max_length=8,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            ),
+        ]
+        | None
+    ) = None
+    security_context: PodSecurity | None = None
+    volumes: (
+        Annotated[
+            tuple[Volume, ...],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            ),
+        ]
+        | None
+    ) = None
+
+    @property
+    def refused_fields(self) -> tuple[str, ...]:
+        """Fields that stand there and are not on the allow-list."""
+        return tuple(sorted(self.model_extra or {}))
+
+
+class RolloutSpec(ApiModel):
+    """How changes reach the running service."""
+
+    accept: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")] | None = None
+    """Id from status.plan.suggestion: take what the operator would choose today. Leave it in place afterwards:
+    without it the service goes back to the revision that it had before."""
+
+
+class InferenceServiceSpec(ApiModel):
+    """What the user asks for."""
+
+    model: ModelSpec
+    engine: EngineSpec
+    accelerator: AcceleratorSpec | None = None
+    """GPUs of one replica. Omitted: CPU."""
+    # The one default of the schema: without a value the scale subresource refuses `kubectl scale`, and no pod depends
+    # on it.
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Engine pods. kubectl scale and autoscalers change it through the scale subresource."""
+    workload: WorkloadSpec | None = None
+    paused: bool | None = None
+    """True: the operator changes nothing of this service; its status goes on."""
+    pod_template: PodTemplate | None = None
+    rollout: RolloutSpec | None = None
+
+    def pod_affecting(self) -> dict[str, Any]:
+        """The part that decides what runs in the pods; a revision is named by its hash."""
+        written = self.written()
+        accept = written.get("rollout", {}).get("accept")
+        parts = ("model", "engine", "accelerator", "workload", "podTemplate")
+        return {key: written[key] for key in parts if key in written} | ({"accept": accept} if accept else {})

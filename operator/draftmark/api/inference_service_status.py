@@ -1,0 +1,106 @@
+"""The status of an InferenceService: decisions, transitions and where to send requests. Live readings are metrics.
+
+These types give the schema; the operator writes plain JSON data of this shape (`draftmark.status`).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from draftmark.api.base import ApiModel
+
+Text = Annotated[str, Field(max_length=1024)]
+Word = Annotated[str, Field(max_length=64)]
+Name = Annotated[str, Field(max_length=512)]
+
+
+class ConditionStatus(ApiModel):
+    """A condition as metav1.Condition defines it."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    message: Annotated[str, Field(max_length=32768)]
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    last_transition_time: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+
+
+class ReasonStatus(ApiModel):
+    """One decision, and why it fell this way."""
+
+    code: Word
+    message: Text
+
+
+class SuggestionStatus(ApiModel):
+    """What the operator would choose today, when that is not what runs."""
+
+    id: Word
+    """Write it to spec.rollout.accept to take the suggestion."""
+    message: Text
+
+
+class PlanStatus(ApiModel):
+    """What was decided for the current revision."""
+
+    engine: Word
+    version: Word
+    image: Name
+    layout: Word
+    """GPUs of one replica, or CPU."""
+    max_context_length: Annotated[int, Field(ge=0)]
+    """Tokens that one request may hold."""
+    concurrency: Annotated[int, Field(ge=0)]
+    """Requests that one replica serves at the same time."""
+    reasons: Annotated[tuple[ReasonStatus, ...], Field(max_length=16)]
+    suggestion: SuggestionStatus | None = None
+
+
+class RevisionStatus(ApiModel):
+    """One revision that has pods, or had them."""
+
+    hash: Word
+    phase: Literal["Current", "Retiring"]
+    replicas: Annotated[int, Field(ge=0)]
+    ready_replicas: Annotated[int, Field(ge=0)]
+    proven_at: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})] | None = None
+    """When a request through the Service was first answered by this revision."""
+
+
+class InferenceServiceStatus(ApiModel):
+    """What the operator decided and saw."""
+
+    observed_generation: Annotated[int, Field(json_schema_extra={"default": -1})]
+    """Generation of the spec that this status speaks of; -1: the operator has not seen the object yet."""
+    conditions: (
+        Annotated[
+            tuple[ConditionStatus, ...],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+            ),
+        ]
+        | None
+    ) = None
+    url: Name | None = None
+    """Where clients inside the cluster send requests."""
+    model: Name | None = None
+    """Name under which requests ask for the model."""
+    replicas: Annotated[int, Field(ge=0)] | None = None
+    """Engine pods that exist, over all revisions."""
+    ready_replicas: Annotated[int, Field(ge=0)] | None = None
+    selector: Annotated[str, Field(max_length=512)] | None = None
+    """Label selector of the engine pods, for autoscalers."""
+    plan: PlanStatus | None = None
+    revisions: (
+        Annotated[
+            tuple[RevisionStatus, ...],
+            Field(
+                max_length=5,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["hash"]},
+            ),
+        ]
+        | None
+    ) = None
+
+    rules: ClassVar = ()

@@ -1,0 +1,99 @@
+"""Every string that names something on the Kubernetes side: group, labels, annotations, object names.
+
+Names are deterministic: the same service and the same revision give the same names, whoever computes them and when.
+"""
+
+import re
+from hashlib import sha256
+from json import dumps
+from typing import Final
+
+GROUP: Final = "draftmark.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "InferenceService"
+PLURAL: Final = "inferenceservices"
+
+#: Longest name of an InferenceService, in characters. Children add a role and a revision (17 characters), and a label
+#: value ends at 63. The rest is kept for longer role names.
+MAX_NAME_LENGTH: Final = 40
+
+NAME_PATTERN: Final = "[a-z]([-a-z0-9]*[a-z0-9])?"
+NAME_TOO_LONG: Final = (
+    f"metadata.name is longer than {MAX_NAME_LENGTH} characters: choose a shorter name, because the objects made for "
+    "the service add a role and a revision to it"
+)
+NAME_NOT_A_SERVICE_NAME: Final = (
+    "metadata.name becomes the name of a Service: begin with a letter, then letters, digits and '-', and end with a "
+    "letter or digit"
+)
+
+#: Fields of children are owned under this name in server-side apply.
+FIELD_MANAGER: Final = "draftmark"
+#: The status of our own kinds is owned under this one.
+STATUS_FIELD_MANAGER: Final = "draftmark-status"
+
+LABEL_SERVICE: Final = f"{GROUP}/service"
+LABEL_ROLE: Final = f"{GROUP}/role"
+LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "draftmark"
+
+ROLE_ENGINE: Final = "engine"
+
+#: Labels that a user's podTemplate may not set: children are found and selected by them.
+RESERVED_LABEL_PREFIXES: Final = (f"{GROUP}/", "app.kubernetes.io/", "pod-template-hash", "controller-revision-hash")
+
+#: Port of the Service that users talk to.
+SERVICE_PORT: Final = 80
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with the name of an InferenceService, or None. The API server says the same by CEL."""
+    if len(name) > MAX_NAME_LENGTH:
+        return NAME_TOO_LONG
+    return None if re.fullmatch(NAME_PATTERN, name) else NAME_NOT_A_SERVICE_NAME
+
+
+def service_url(name: str, namespace: str) -> str:
+    """The address of a service inside the cluster. It never changes in a service's life."""
+    return f"http://{name}.{namespace}.svc"
+
+
+def short_hash(value: object) -> str:
+    """Eight hexadecimal characters over JSON data, the same for equal data in any key order."""
+    text = dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+
+
+def revision_name(service: str, revision: str) -> str:
+    """Name of the ControllerRevision that pins one revision."""
+    return f"{service}-{revision}"
+
+
+def engine_name(service: str, revision: str) -> str:
+    """Name of the Deployment that runs the engine pods of one revision."""
+    return f"{service}-{ROLE_ENGINE}-{revision}"
+
+
+def service_account_name(service: str) -> str:
+    """Name of the ServiceAccount under which the engine pods of a service run. It has no rights."""
+    return f"{service}-{ROLE_ENGINE}"
+
+
+def selector_labels(service: str) -> dict[str, str]:
+    """Labels that all engine pods of a service share, whatever their revision."""
+    return {LABEL_SERVICE: service, LABEL_ROLE: ROLE_ENGINE}
+
+
+def object_labels(service: str, role: str = ROLE_ENGINE) -> dict[str, str]:
+    """Labels of every child of a service."""
+    return {
+        "app.kubernetes.io/name": "draftmark-inference",
+        "app.kubernetes.io/instance": service,
+        "app.kubernetes.io/component": role,
+        "app.kubernetes.io/part-of": service,
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_SERVICE: service,
+        LABEL_ROLE: role,
+    }

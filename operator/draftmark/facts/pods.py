@@ -1,0 +1,122 @@
+"""What is wrong with a pod, read from its status, in the words of somebody who has to mend it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from draftmark.api.conditions import shorten
+
+#: The one container of an engine pod.
+ENGINE_CONTAINER: Final = "engine"
+
+_PULL_REASONS: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
+_CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodProblem:
+    """Why a pod does not serve."""
+
+    code: str
+    message: str
+    #: True: nothing gets better until somebody changes something.
+    needs_human: bool
+    #: Larger is told first.
+    weight: int
+
+
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod takes requests: ready, and not on its way out."""
+    if pod.get("metadata", {}).get("deletionTimestamp"):
+        return False
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def worst_problem(pods: Iterable[Mapping[str, Any]]) -> PodProblem | None:
+    """The problem to tell when there is room for one; the same for the same pods in any order."""
+    problems = [p for pod in pods if (p := pod_problem(pod)) is not None]
+    return max(problems, key=lambda p: (p.weight, p.code, p.message), default=None)
+
+
+def pod_problem(pod: Mapping[str, Any]) -> PodProblem | None:
+    """What is wrong with one pod, or None when it is well or still starting."""
+    if pod.get("metadata", {}).get("deletionTimestamp"):
+        return None
+    status = pod.get("status", {})
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        if (problem := _container_problem(container)) is not None:
+            return problem
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return PodProblem(
+                code="Unschedulable",
+                message=f"The pod finds no node: {_sentence(condition.get('message'))} Add or free nodes, lower "
+                "engine.resources or accelerator, or correct podTemplate's nodeSelector and tolerations.",
+                needs_human=False,
+                weight=1,
+            )
+    if status.get("phase") == "Failed":
+        return PodProblem(
+            code="PodFailed",
+            message=f"The pod ended: {status.get('reason', 'no reason given')}. {_sentence(status.get('message'))}",
+            needs_human=False,
+            weight=2,
+        )
+    return None
+
+
+def _container_problem(container: Mapping[str, Any]) -> PodProblem | None:
+    waiting = container.get("state", {}).get("waiting") or {}
+    reason = str(waiting.get("reason", ""))
+    if reason in _PULL_REASONS:
+        return PodProblem(
+            code="ImagePullFailed",
+            message=f"Image '{container.get('image', '')}' cannot be pulled: {_sentence(waiting.get('message'))} "
+            "Check the name and tag (engine.image, engine.version), the registry, and podTemplate.imagePullSecrets.",
+            needs_human=True,
+            weight=3,
+        )
+    if reason in _CONFIG_REASONS:
+        return PodProblem(
+            code="ContainerConfigFailed",
+            message=f"The container cannot be created: {_sentence(waiting.get('message'))} Create what is missing, "
+            "or correct the service.",
+            needs_human=True,
+            weight=3,
+        )
+    ended = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated")
+    if ended and not container.get("ready"):
+        return _crash(container, ended)
+    return None
+
+
+def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem | None:
+    restarts = int(container.get("restartCount", 0))
+    exit_code = ended.get("exitCode")
+    if exit_code == 0 and restarts == 0:
+        return None
+    # The kubelet puts the end of the log here (terminationMessagePolicy: FallbackToLogsOnError).
+    lines = [line.strip() for line in str(ended.get("message") or "").splitlines() if line.strip()]
+    last = f" Last line of its log: {shorten(lines[-1], 400)}" if lines else ""
+    if ended.get("reason") == "OOMKilled":
+        return PodProblem(
+            code="OutOfMemory",
+            message=f"The engine was killed for memory (restarted {restarts} times). Raise "
+            "engine.resources.limits.memory, or lower model.maxContextLength or workload.concurrency." + last,
+            needs_human=True,
+            weight=5,
+        )
+    return PodProblem(
+        code="EngineCrashed",
+        message=f"The engine ended with exit code {exit_code} (restarted {restarts} times).{last}",
+        needs_human=True,
+        weight=4,
+    )
+
+
+def _sentence(text: object) -> str:
+    clean = shorten(str(text or "no message").strip(), 500)
+    return clean if clean.endswith((".", "!", "?")) else f"{clean}."

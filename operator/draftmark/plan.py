@@ -1,0 +1,50 @@
+"""What was decided about one service, and why: plain data between the planner, the renderer and the status."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One decision and why it fell this way."""
+
+    #: CamelCase, for machines.
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The GPUs of one replica. Zero GPUs is CPU."""
+
+    gpus: int
+    resource_name: str | None = None
+    product: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.gpus}x {self.product}"[:64] if self.gpus else "CPU"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a service is deployed. These are the inputs that a revision pins."""
+
+    engine: str
+    version: str
+    image: str
+    layout: Layout
+    served_name: str
+    #: Tokens of prompt and answer that one request may hold.
+    max_context_length: int
+    #: Requests that one replica serves at once, each with the whole context.
+    concurrency: int
+    reasons: tuple[Reason, ...] = ()
+    #: Why the arguments could not be checked, or None when they were.
+    args_unchecked: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unplannable:
+    """The first thing that stands in the way, with its numbers and the way out."""
+
+    code: str
+    message: str
