@@ -1,0 +1,1 @@
+"""End-to-end: a real cluster, the images, and the demo that runs on them."""

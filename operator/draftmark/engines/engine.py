@@ -1,0 +1,107 @@
+"""What an engine is to the rest of Draftmark. One file per engine implements it; nothing else asks for its name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from draftmark.api.inference_service import EngineOptions
+from draftmark.api.model_uri import ModelSource
+from draftmark.engines.flag_table import FlagTable
+from draftmark.plan import Plan, Unplannable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRequest:
+    """What an engine needs to know to write its command line."""
+
+    plan: Plan
+    source: ModelSource
+    options: EngineOptions
+    #: CPU cores that the container may use, rounded up; None when the user set no bound.
+    cpu_cores: int | None
+    #: Bytes that the model cannot exceed, because the container's memory could not hold more; None when unknown.
+    max_model_bytes: int | None
+    #: Name and key of the Secret with the hub's token.
+    auth_secret: tuple[str, str] | None
+    #: The user's own arguments, checked.
+    args: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """An HTTP probe of the engine's port."""
+
+    path: str
+    period_s: int
+    timeout_s: int
+    failure_threshold: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "httpGet": {"path": self.path, "port": "http", "scheme": "HTTP"},
+            "periodSeconds": self.period_s,
+            "timeoutSeconds": self.timeout_s,
+            "successThreshold": 1,
+            "failureThreshold": self.failure_threshold,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How one engine pod is started, watched and stopped."""
+
+    args: tuple[str, ...]
+    port: int
+    #: Empty: the image's entry point is the server itself, wherever the image keeps it.
+    command: tuple[str, ...] = ()
+    env: tuple[Mapping[str, Any], ...] = ()
+    #: Pod volumes, and where the container mounts them.
+    volumes: tuple[Mapping[str, Any], ...] = ()
+    mounts: tuple[Mapping[str, Any], ...] = ()
+    startup: Probe
+    readiness: Probe
+    liveness: Probe
+    #: Seconds between the pod's removal from the endpoints and SIGTERM.
+    drain_s: int
+    #: Seconds from the deletion to SIGKILL; more than `drain_s`.
+    grace_s: int
+    metrics_path: str
+
+
+class Engine(Protocol):
+    """A serving engine: its tables, and the launch of one pod."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def default_version(self) -> str:
+        """The version that this release was tested with."""
+        ...
+
+    @property
+    def default_concurrency(self) -> int:
+        """Requests at once for a service that says nothing about it."""
+        ...
+
+    def default_image(self, version: str, resource_name: str | None) -> str | None:
+        """The public image for a version on this hardware (None: CPU), or None when there is no such image."""
+        ...
+
+    def flag_table(self, version: str) -> FlagTable | None:
+        """The flags of exactly this version, or None when they are not known."""
+        ...
+
+    def refuse(
+        self,
+        *,
+        source: ModelSource,
+        options: EngineOptions,
+        args: Sequence[str],
+        env_names: Sequence[str],
+        table: FlagTable | None,
+    ) -> Unplannable | None:
+        """The first thing asked for that this engine cannot do."""
+        ...
+
+    def launch(self, request: LaunchRequest) -> Launch: ...

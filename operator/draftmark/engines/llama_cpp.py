@@ -1,0 +1,192 @@
+"""llama.cpp's `llama-server`: GGUF models on CPU, or on GPUs in one process.
+
+Traps that this file exists for:
+- `--ctx-size` is the sum over all slots: with `--parallel K` each request gets a K-th of it. Both are always written,
+  the sum as context x slots.
+- Values left out are shrunk to fit the memory without a word (`--fit`), so the context is always written and fitting
+  is off: too little memory is then an error at start and not a shorter context.
+- The bare program listens on localhost, and its metrics are off.
+- HTTP is up before the model is loaded and answers 503 meanwhile: liveness may ask only after the start-up probe.
+- SIGTERM cuts running requests: a pause before it lets the endpoints forget the pod and short answers end.
+- Threads default to the cores of the node, not of the container.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final
+
+from draftmark.api.inference_service import EngineOptions
+from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel
+from draftmark.engines.engine import Launch, LaunchRequest, Probe
+from draftmark.engines.flag_table import FlagTable, check_args
+from draftmark.plan import Unplannable
+
+PORT: Final = 8080
+MODEL_FOLDER: Final = "/models"
+CACHE_FOLDER: Final = "/cache"
+
+#: Types that --cache-type-k/-v take. Source: `llama-server --help` of v0.7.0 (build 11669), also in its flag table.
+CACHE_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+#: Flags that follow from fields of the InferenceService, and the field to use instead.
+RESERVED: Final = {
+    "--host": "the operator (the pod's address)",
+    "--port": "the operator (the Service's target)",
+    "--model": "model.uri",
+    "--model-url": "model.uri",
+    "--hf-repo": "model.uri",
+    "--hf-file": "model.uri",
+    "--hf-token": "model.authSecretRef",
+    "--alias": "model.name",
+    "--ctx-size": "model.maxContextLength",
+    "--parallel": "workload.concurrency",
+    "--n-gpu-layers": "accelerator",
+    "--metrics": "the operator (always on)",
+    "--api-key": "nothing yet: keys belong to the gateway, and the probes and metrics of the pod need none",
+    "--api-key-file": "nothing yet: keys belong to the gateway, and the probes and metrics of the pod need none",
+    "--cache-prompt": "engine.options.prefixCaching",
+    "--cache-type-k": "engine.options.kvCacheDType",
+    "--cache-type-v": "engine.options.kvCacheDType",
+    "--threads": "engine.resources.limits.cpu",
+    "--models-dir": "model.uri (one model is served here)",
+    "--fit": "the operator (off: the context must not shrink silently)",
+    "--ssl-key-file": "nothing: the probes and the Service speak plain HTTP",
+    "--ssl-cert-file": "nothing: the probes and the Service speak plain HTTP",
+    "--api-prefix": "nothing: clients, probes and metrics use the paths as they are",
+}
+
+# The start-up budget follows the largest size that the model can have. A crash is seen at once whatever the budget;
+# it only bounds how long a server may hang. The rates are guesses on the slow side, no measurement.
+#: Bytes per second of a slow network volume.
+READ_RATE: Final = 50_000_000
+#: Bytes per second of a slow connection to the hub.
+DOWNLOAD_RATE: Final = 10_000_000
+#: Seconds to start apart from reading.
+START_BASE_S: Final = 120
+#: Seconds when the size is unknown.
+START_UNKNOWN_S: Final = 3600
+#: The largest budget, in seconds: a memory limit may be any number, a probe counts in 32 bits.
+START_MAX_S: Final = 24 * 3600
+_START_PERIOD_S: Final = 5
+
+#: Seconds from leaving the endpoints to SIGTERM, and to SIGKILL: the pair that the field knows (KServe's template).
+DRAIN_S: Final = 15
+GRACE_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCpp:
+    """The `llama-cpp` engine."""
+
+    name: str = "llama-cpp"
+    default_version: str = "v0.7.0"
+    #: llama-server's own number of slots when it is left to itself.
+    default_concurrency: int = 4
+
+    def default_image(self, version: str, resource_name: str | None) -> str | None:
+        flavour = {None: "server", "nvidia.com/gpu": "server-cuda", "amd.com/gpu": "server-rocm"}.get(resource_name)
+        return f"ghcr.io/ggml-org/llama.cpp:{flavour}-{version}" if flavour else None
+
+    def flag_table(self, version: str) -> FlagTable | None:
+        return FlagTable.load(self.name, version)
+
+    def refuse(
+        self, *, source: ModelSource, options: EngineOptions, args: Sequence[str], table: FlagTable | None
+    ) -> Unplannable | None:
+        if isinstance(source, ClaimModel | ImageModel) and not source.path.endswith(".gguf"):
+            return Unplannable(
+                code="UnsupportedModelFormat",
+                message=f"llama-cpp serves GGUF files; '{source.path}' does not end in .gguf. Name the file of the "
+                "model, for a split model its first part.",
+            )
+        if options.kv_cache_dtype is not None and options.kv_cache_dtype not in CACHE_TYPES:
+            return Unplannable(
+                code="UnsupportedOption",
+                message=f"engine.options.kvCacheDType '{options.kv_cache_dtype}' is none of llama-cpp's types. "
+                f"Use one of {', '.join(CACHE_TYPES)}.",
+            )
+        if table is not None and (problems := check_args(table, args, RESERVED)):
+            return Unplannable(code="InvalidArgs", message=" ".join(p.message for p in problems))
+        return None
+
+    def launch(self, request: LaunchRequest) -> Launch:
+        plan = request.plan
+        model_args, env, volumes, mounts = _model(request)
+        args = [
+            "--host", "0.0.0.0",
+            "--port", str(PORT),
+            "--alias", plan.served_name,
+            *model_args,
+            "--ctx-size", str(plan.max_context_length * plan.concurrency),
+            "--parallel", str(plan.concurrency),
+            "--fit", "off",
+            "--metrics",
+        ]  # fmt: skip
+        if plan.layout.gpus:
+            args += ["--n-gpu-layers", "all"]
+        if request.cpu_cores is not None:
+            args += ["--threads", str(request.cpu_cores)]
+        if request.options.prefix_caching is not None:
+            args += ["--cache-prompt" if request.options.prefix_caching else "--no-cache-prompt"]
+        if (dtype := request.options.kv_cache_dtype) is not None:
+            # Every type but the 16 and 32 bit ones needs flash attention for the values.
+            args += ["--cache-type-k", dtype, "--cache-type-v", dtype]
+            args += ["--flash-attn", "on"] if dtype not in {"f32", "f16", "bf16"} else []
+        budget = start_budget_s(request.source, request.max_model_bytes)
+        return Launch(
+            args=(*args, *request.args),
+            port=PORT,
+            env=tuple(env),
+            volumes=tuple(volumes),
+            mounts=tuple(mounts),
+            startup=Probe(
+                path="/health",
+                period_s=_START_PERIOD_S,
+                timeout_s=5,
+                failure_threshold=ceil(budget / _START_PERIOD_S),
+            ),
+            # A burst on a cold engine must not take it out of the endpoints: long time-out, several failures.
+            readiness=Probe(path="/health", period_s=5, timeout_s=5, failure_threshold=6),
+            liveness=Probe(path="/health", period_s=10, timeout_s=10, failure_threshold=6),
+            drain_s=DRAIN_S,
+            grace_s=GRACE_S,
+            metrics_path="/metrics",
+        )
+
+
+def start_budget_s(source: ModelSource, max_model_bytes: int | None) -> int:
+    """Seconds that a pod may take until it answers, from the largest size that its model can have."""
+    if max_model_bytes is None:
+        return START_UNKNOWN_S
+    rate = DOWNLOAD_RATE if isinstance(source, HubModel | UrlModel) else READ_RATE
+    return min(START_BASE_S - (-max_model_bytes // rate), START_MAX_S)  # rounded up, without a float that overflows
+
+
+def _model(
+    request: LaunchRequest,
+) -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Arguments, environment, volumes and mounts that bring the model to the server."""
+    mount = {"name": "draftmark-model", "mountPath": MODEL_FOLDER, "readOnly": True}
+    match request.source:
+        case ClaimModel(claim=claim, path=path):
+            volume = {"name": "draftmark-model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+            return ["--model", f"{MODEL_FOLDER}/{path}"], [], [volume], [mount]
+        case ImageModel(reference=reference, path=path):
+            volume = {"name": "draftmark-model", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+            return ["--model", f"{MODEL_FOLDER}/{path}"], [], [volume], [mount]
+        case UrlModel(url=url):
+            args = ["--model-url", url]
+        case HubModel(repository=repository, quantization=quantization, file=file):
+            args = ["--hf-repo", repository + (f":{quantization}" if quantization else "")]
+            args += ["--hf-file", file] if file else []
+    # The download goes to a folder of the pod: the root file system is read-only, and HOME is where it looks first.
+    env: list[dict[str, Any]] = [
+        {"name": "HOME", "value": CACHE_FOLDER},
+        {"name": "LLAMA_CACHE", "value": CACHE_FOLDER},
+    ]
+    if request.auth_secret is not None:
+        name, key = request.auth_secret
+        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
+    volume = {"name": "draftmark-cache", "emptyDir": {}}
+    return args, env, [volume], [{"name": "draftmark-cache", "mountPath": CACHE_FOLDER}]

@@ -1,0 +1,9 @@
+"""The engines that this version can deploy."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from draftmark.engines.engine import Engine
+from draftmark.engines.llama_cpp import LlamaCpp
+
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (LlamaCpp(),)}
