@@ -1,0 +1,148 @@
+"""Revisions: what runs is pinned, and stays until somebody asks for something else.
+
+A revision is named by the hash of the pod-affecting fields that the user wrote. Its ControllerRevision holds the plan
+and the rendered pod template, and pods are made from there: never planned again, never rendered again. What today's
+code, defaults and facts would choose instead is only a suggestion, which `spec.rollout.accept` takes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from draftmark.api import names
+from draftmark.plan import Layout, Plan, Reason
+
+#: ControllerRevisions kept beside the current one, newest first.
+HISTORY_LIMIT: Final = 5
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One pinned revision."""
+
+    hash: str
+    #: Counts up; the largest is the one that was asked for last.
+    number: int
+    #: The pod-affecting part of the spec, as written.
+    spec: Json
+    plan: Plan
+    #: Without the revision's label.
+    pod_template: Json
+    #: The `data` as it is stored; None before it is.
+    stored: Json | None = None
+
+    def to_data(self) -> Json:
+        """The `data` of the ControllerRevision. It cannot be changed once stored, so what an older version stored is
+        given back as it is, also where this version would write it differently."""
+        if self.stored is not None:
+            return self.stored
+        return {"spec": self.spec, "plan": asdict(self.plan), "podTemplate": self.pod_template}
+
+
+def read_revision(controller_revision: Json) -> Revision | None:
+    """A revision from its ControllerRevision, or None when the object is none of ours or damaged."""
+    try:
+        data = controller_revision["data"]
+        return Revision(
+            hash=str(controller_revision["metadata"]["labels"][names.LABEL_REVISION]),
+            number=int(controller_revision["revision"]),
+            spec=data["spec"],
+            plan=read_plan(data["plan"]),
+            pod_template=data["podTemplate"],
+            stored=data,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read_plan(data: Json) -> Plan:
+    """A plan from its JSON form. Unknown fields, from a newer version, are left out.
+
+    Raises:
+        KeyError, TypeError, ValueError: The data is no plan.
+    """
+    layout = data["layout"]
+    return Plan(
+        engine=str(data["engine"]),
+        version=str(data["version"]),
+        image=str(data["image"]),
+        layout=Layout(
+            gpus=int(layout["gpus"]), resource_name=layout.get("resource_name"), product=layout.get("product")
+        ),
+        served_name=str(data["served_name"]),
+        max_context_length=int(data["max_context_length"]),
+        concurrency=int(data["concurrency"]),
+        reasons=tuple(Reason(code=str(r["code"]), message=str(r["message"])) for r in data.get("reasons", ())),
+        args_unchecked=data.get("args_unchecked"),
+    )
+
+
+def newest(revisions: Sequence[Revision]) -> Revision | None:
+    """The revision that was asked for last."""
+    return max(revisions, key=lambda r: (r.number, r.hash), default=None)
+
+
+def plan_to_keep(wanted: Json, before: Revision | None) -> Plan | None:
+    """The plan whose choices a new revision keeps, or None when it chooses afresh.
+
+    An edit that leaves the engine's identity, the model and the hardware alone keeps engine version and image: whoever
+    raises the context length does not ask for another engine.
+
+    Args:
+        wanted: The pod-affecting part of the new spec.
+        before: The revision that was asked for last.
+    """
+    if before is None or _identity(wanted) != _identity(before.spec):
+        return None
+    return before.plan
+
+
+def _identity(spec: Json) -> object:
+    engine = spec.get("engine", {})
+    return (
+        [engine.get(key) for key in ("name", "version", "image")],
+        spec.get("model", {}).get("uri"),
+        spec.get("accelerator"),
+    )
+
+
+def bump(revision: Revision, revisions: Sequence[Revision]) -> Revision:
+    """The revision with the largest number: going back to an old one makes it the newest again."""
+    top = newest(revisions)
+    if top is None or top.hash == revision.hash:
+        return revision
+    return replace(revision, number=top.number + 1)
+
+
+def suggestion_id(plan: Plan, pod_template: Json) -> str:
+    """Names what would run, so that a user can say which suggestion they accept."""
+    return names.short_hash({"plan": {**asdict(plan), "reasons": []}, "podTemplate": pod_template})
+
+
+def differences(pinned: Revision, plan: Plan, pod_template: Json) -> tuple[str, ...]:
+    """What would change if the revision were made today, in a user's words; empty when nothing would."""
+    found = []
+    for field, label in (
+        ("version", "engine version"),
+        ("image", "image"),
+        ("max_context_length", "context length"),
+        ("concurrency", "concurrency"),
+    ):
+        was, now = getattr(pinned.plan, field), getattr(plan, field)
+        if was != now:
+            found.append(f"{label} {was} → {now}")
+    if pod_template != pinned.pod_template:
+        paths = sorted(set(_changed_paths(pinned.pod_template, pod_template, "")))
+        found.append(f"pod template: {', '.join(paths[:6])}{' …' if len(paths) > 6 else ''}")
+    return tuple(found)
+
+
+def _changed_paths(was: Any, now: Any, path: str) -> list[str]:
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        keys = sorted({*was, *now})
+        return [p for k in keys for p in _changed_paths(was.get(k), now.get(k), f"{path}.{k}" if path else str(k))]
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        return [p for i, (a, b) in enumerate(zip(was, now, strict=True)) for p in _changed_paths(a, b, f"{path}[{i}]")]
+    return [] if was == now else [path]

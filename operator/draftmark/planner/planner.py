@@ -1,0 +1,272 @@
+"""From a spec and what is known of the cluster to a plan, or the first reason why there is none.
+
+Pure: the same inputs give the same plan. Every choice that the user left open leaves a reason.
+"""
+
+from math import ceil
+from typing import Final
+
+from draftmark.api.defaults import Defaults
+from draftmark.api.inference_service import EngineOptions, InferenceServiceSpec, PodTemplate
+from draftmark.api.model_uri import ImageModel, ModelSource, UnreadableUri, parse_model_uri
+from draftmark.api.names import RESERVED_LABEL_PREFIXES
+from draftmark.engines.engine import Engine
+from draftmark.engines.registry import ENGINES
+from draftmark.facts.accelerators import DEFAULT_RESOURCE, PRODUCT_LABELS, product_label
+from draftmark.facts.nodes import ClusterFacts
+from draftmark.facts.quantity import parse_quantity
+from draftmark.plan import Layout, Plan, Reason, Unplannable
+
+#: Context of a service that names none, in tokens, until a planner knows what fits.
+DEFAULT_CONTEXT_LENGTH: Final = 4096
+
+NO_OPTIONS: Final = EngineOptions()
+
+ALLOWED_POD_FIELDS: Final = tuple(
+    str(field.alias or name) for name, field in sorted(PodTemplate.model_fields.items(), key=lambda item: item[0])
+)
+
+
+def make_plan(
+    spec: InferenceServiceSpec, *, name: str, cluster: ClusterFacts, defaults: Defaults, keep: Plan | None
+) -> Plan | Unplannable:
+    """Choose what the user left open.
+
+    Args:
+        spec: What the user asked for.
+        name: Name of the InferenceService.
+        cluster: What is known of the nodes and the API server.
+        defaults: The administrator's file.
+        keep: The plan of the revision before, when the edit leaves engine, model and hardware alone: what it chose for
+            fields that are not written stays, so that an edit of one thing changes one thing.
+    """
+    engine = ENGINES.get(spec.engine.name)
+    if engine is None:
+        return Unplannable(
+            code="UnknownEngine",
+            message=f"engine.name '{spec.engine.name}' is no engine of this version of Draftmark. "
+            f"Use one of: {', '.join(sorted(ENGINES))}.",
+        )
+    try:
+        source = parse_model_uri(spec.model.uri)
+    except UnreadableUri as error:
+        return Unplannable(code="UnreadableModelUri", message=str(error))
+    layout = _choose_layout(spec)
+    if isinstance(layout, Unplannable):
+        return layout
+    reasons: list[Reason] = []
+    chosen = _choose_image(spec, engine, layout, defaults, keep, reasons)
+    if isinstance(chosen, Unplannable):
+        return chosen
+    version, image, version_is_known = chosen
+    table = engine.flag_table(version) if version_is_known else None
+    refused = (
+        _refuse_pod_template(spec.pod_template)
+        or _refuse_image_volume(source, cluster)
+        or _refuse_resources(spec)
+        or engine.refuse(
+            source=source,
+            options=spec.engine.options or NO_OPTIONS,
+            args=spec.engine.args or (),
+            env_names=[variable.name for variable in spec.engine.env or ()],
+            table=table,
+        )
+    )
+    if refused is not None:
+        return refused
+    return Plan(
+        engine=engine.name,
+        version=version,
+        image=image,
+        layout=layout,
+        served_name=spec.model.name or name,
+        max_context_length=_choose_context(spec, keep, reasons),
+        concurrency=_choose_concurrency(spec, engine, keep, reasons),
+        reasons=tuple(reasons),
+        args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
+    )
+
+
+def _choose_layout(spec: InferenceServiceSpec) -> Layout | Unplannable:
+    accelerator = spec.accelerator
+    if accelerator is None or accelerator.count == 0:
+        return Layout(gpus=0)
+    resource = accelerator.resource_name or DEFAULT_RESOURCE
+    if product_label(resource) is None:
+        return Unplannable(
+            code="UnknownAccelerator",
+            message=f"accelerator.resourceName '{resource}' belongs to no device plugin whose product label is known "
+            f"({', '.join(sorted(PRODUCT_LABELS))}). Use one of theirs, or select nodes with podTemplate.nodeSelector "
+            "and accelerator.count: 0.",
+        )
+    return Layout(gpus=accelerator.count or 1, resource_name=resource, product=accelerator.product)
+
+
+def _choose_image(
+    spec: InferenceServiceSpec,
+    engine: Engine,
+    layout: Layout,
+    defaults: Defaults,
+    keep: Plan | None,
+    reasons: list[Reason],
+) -> tuple[str, str, bool] | Unplannable:
+    """Version, image, and whether the version is known to be the image's."""
+    configured = (defaults.engines or {}).get(engine.name)
+    if keep is not None and spec.engine.image is None:
+        return keep.version, keep.image, True
+    if spec.engine.version is not None:
+        version = spec.engine.version
+    elif spec.engine.image is not None:
+        version = "unknown"
+    elif configured is not None and configured.version is not None:
+        version = configured.version
+        reasons.append(Reason(code="EngineVersion", message=f"{engine.name} {version}: the administrator's default"))
+    else:
+        version = engine.default_version
+        reasons.append(Reason(code="EngineVersion", message=f"{engine.name} {version}: the default of this release"))
+    if spec.engine.image is not None:
+        return version, spec.engine.image, spec.engine.version is not None
+    hardware = layout.resource_name or "cpu"
+    pattern = (configured.images or {}).get(hardware) if configured is not None else None
+    image = pattern.replace("{version}", version) if pattern else engine.default_image(version, layout.resource_name)
+    if image is None:
+        return Unplannable(
+            code="NoImage",
+            message=f"There is no image of {engine.name} for {hardware}. Set engine.image, or ask the administrator "
+            f"for defaults.engines.{engine.name}.images['{hardware}'].",
+        )
+    if defaults.registry_mirror:
+        image = f"{defaults.registry_mirror.rstrip('/')}/{_without_registry(image)}"
+    return version, image, True
+
+
+def _without_registry(image: str) -> str:
+    first, separator, rest = image.partition("/")
+    is_registry = bool(separator) and ("." in first or ":" in first or first == "localhost")
+    return rest if is_registry else image
+
+
+def _choose_context(spec: InferenceServiceSpec, keep: Plan | None, reasons: list[Reason]) -> int:
+    if spec.model.max_context_length is not None:
+        return spec.model.max_context_length
+    if keep is not None:
+        return keep.max_context_length
+    reasons.append(
+        Reason(
+            code="MaxContextLength",
+            message=f"{DEFAULT_CONTEXT_LENGTH} tokens, because model.maxContextLength is not set and memory is not "
+            "planned yet",
+        )
+    )
+    return DEFAULT_CONTEXT_LENGTH
+
+
+def _choose_concurrency(spec: InferenceServiceSpec, engine: Engine, keep: Plan | None, reasons: list[Reason]) -> int:
+    if spec.workload is not None and spec.workload.concurrency is not None:
+        return spec.workload.concurrency
+    if keep is not None:
+        return keep.concurrency
+    reasons.append(
+        Reason(
+            code="Concurrency",
+            message=f"{engine.default_concurrency} requests at once per replica, {engine.name}'s own default, because "
+            "workload.concurrency is not set",
+        )
+    )
+    return engine.default_concurrency
+
+
+def _unchecked(spec: InferenceServiceSpec, engine: Engine, version: str, version_is_known: bool) -> str:
+    count = len(spec.engine.args or ())
+    if not version_is_known:
+        return (
+            f"The version in image '{spec.engine.image}' is not known, so {count} arguments of engine.args and our own "
+            f"were not checked. Set engine.version (a flag table exists for {engine.name} {engine.default_version})."
+        )
+    return (
+        f"There is no flag table for {engine.name} {version}, so {count} arguments of engine.args and our own were not "
+        f"checked. A table exists for {engine.default_version}."
+    )
+
+
+def _refuse_pod_template(template: PodTemplate | None) -> Unplannable | None:
+    if template is None:
+        return None
+    if template.refused_fields:
+        return Unplannable(
+            code="PodTemplateForbidden",
+            message=f"podTemplate may not set {', '.join(template.refused_fields[:8])}. Allowed: "
+            f"{', '.join(ALLOWED_POD_FIELDS)}. Remove the field; what a pod of restricted security needs is set by "
+            "the operator.",
+        )
+    labels = (template.metadata.labels or {}) if template.metadata is not None else {}
+    taken = sorted(key for key in labels if key.startswith(RESERVED_LABEL_PREFIXES))
+    if taken:
+        return Unplannable(
+            code="PodTemplateForbidden",
+            message=f"podTemplate.metadata.labels may not set {', '.join(taken[:8])}: the operator finds and selects "
+            "pods by these. Use a prefix of your own.",
+        )
+    return None
+
+
+def _refuse_image_volume(source: ModelSource, cluster: ClusterFacts) -> Unplannable | None:
+    if not isinstance(source, ImageModel):
+        return None
+    support = cluster.image_volumes()
+    if support.supported is not False:
+        return None
+    return Unplannable(
+        code="ImageVolumesUnsupported",
+        message=f"model.uri is oci://, which needs image volumes, and this cluster has none: {support.why}. Upgrade "
+        "the nodes, or serve the model from pvc://, hf:// or https://.",
+    )
+
+
+def _refuse_resources(spec: InferenceServiceSpec) -> Unplannable | None:
+    resources = spec.engine.resources
+    if resources is None:
+        return None
+    for section, values in (("requests", resources.requests), ("limits", resources.limits)):
+        for resource, quantity in (values or {}).items():
+            amount = parse_quantity(quantity)
+            if amount is None or amount < 0:
+                return Unplannable(
+                    code="InvalidResources",
+                    message=f"engine.resources.{section}.{resource} '{quantity}' is no quantity. Write a number with a "
+                    "suffix such as 500m, 2, 16Gi.",
+                )
+            if "/" in resource:
+                return Unplannable(
+                    code="InvalidResources",
+                    message=f"engine.resources.{section} names the device '{resource}'. Devices are asked for with "
+                    "accelerator.product, resourceName and count.",
+                )
+            limit = parse_quantity((resources.limits or {}).get(resource, ""))
+            if section == "requests" and limit is not None and amount > limit:
+                return Unplannable(
+                    code="InvalidResources",
+                    message=f"engine.resources.requests.{resource} {quantity} is above the limit "
+                    f"{(resources.limits or {})[resource]}. Raise the limit or lower the request.",
+                )
+    return None
+
+
+def cpu_cores(spec: InferenceServiceSpec) -> int | None:
+    """Cores that one engine container may use, rounded up; None when the user set neither limit nor request."""
+    resources = spec.engine.resources
+    for values in (resources.limits, resources.requests) if resources is not None else ():
+        amount = parse_quantity((values or {}).get("cpu", ""))
+        if amount is not None and amount > 0:
+            return ceil(amount)
+    return None
+
+
+def max_model_bytes(spec: InferenceServiceSpec) -> int | None:
+    """Bytes that the model cannot exceed: the container's memory limit. None without one, and for GPUs, whose memory
+    holds the model."""
+    if spec.accelerator is not None and spec.accelerator.count != 0:
+        return None
+    limits = spec.engine.resources.limits if spec.engine.resources is not None else None
+    amount = parse_quantity((limits or {}).get("memory", ""))
+    return int(amount) if amount is not None and amount > 0 else None

@@ -1,0 +1,164 @@
+"""From a plan to the pod template of one revision, in the form that a ControllerRevision pins.
+
+The revision's own label is not in it: it is added when the Deployment is rendered. So two revisions that run the same
+pods have the same template, and a fresh rendering can be compared with a pinned one.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from draftmark.api import names
+from draftmark.api.defaults import Defaults
+from draftmark.api.inference_service import EnvVar, InferenceServiceSpec, PodTemplate, Toleration, Volume
+from draftmark.api.model_uri import parse_model_uri
+from draftmark.engines.engine import Launch, LaunchRequest
+from draftmark.engines.registry import ENGINES
+from draftmark.facts.accelerators import product_label
+from draftmark.facts.pods import ENGINE_CONTAINER
+from draftmark.plan import Layout, Plan
+from draftmark.planner.planner import NO_OPTIONS, cpu_cores, max_model_bytes
+from draftmark.render.templates import render
+
+#: User and group of the engine's process when the service names none: numeric, because "non-root" cannot be checked
+#: for a name, and without a meaning on any node.
+DEFAULT_USER: Final = 65532
+
+
+def render_pod_template(service: str, spec: InferenceServiceSpec, plan: Plan, defaults: Defaults) -> dict[str, Any]:
+    """The pod template (metadata and spec) of a revision.
+
+    Args:
+        service: Name of the InferenceService.
+        spec: Accepted by the planner; its URI is readable.
+        plan: The planner's answer for it.
+        defaults: The administrator's file.
+    """
+    launch = _launch(spec, plan)
+    template = spec.pod_template or PodTemplate()
+    metadata = template.metadata
+    return render(
+        "common/pod.yaml.j2",
+        labels={**((metadata and metadata.labels) or {}), **names.object_labels(service)},
+        annotations={
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(launch.port),
+            "prometheus.io/path": launch.metrics_path,
+            "kubectl.kubernetes.io/default-container": ENGINE_CONTAINER,
+            **((metadata and metadata.annotations) or {}),
+        },
+        service_account=names.service_account_name(service),
+        grace_s=launch.grace_s,
+        pod_security=_pod_security(template),
+        node_selector={**_product_selector(plan.layout), **(template.node_selector or {})},
+        tolerations=_tolerations(plan.layout, template, defaults),
+        affinity=dict(template.affinity or {}),
+        topology_spread=[
+            {
+                "maxSkew": spread.max_skew,
+                "topologyKey": spread.topology_key,
+                "whenUnsatisfiable": spread.when_unsatisfiable,
+                "labelSelector": {"matchLabels": names.selector_labels(service)},
+            }
+            for spread in template.topology_spread or ()
+        ],
+        priority_class=template.priority_class_name,
+        runtime_class=template.runtime_class_name,
+        image_pull_secrets=[
+            {"name": name}
+            for name in sorted(
+                {s.name for s in (*(defaults.image_pull_secrets or ()), *(template.image_pull_secrets or ()))}
+            )
+        ],
+        container=ENGINE_CONTAINER,
+        image=plan.image,
+        command=list(launch.command),
+        args=list(launch.args),
+        env=_env(launch, spec.engine.env or ()),
+        port=launch.port,
+        resources=_resources(spec, plan.layout),
+        startup=launch.startup.to_json(),
+        readiness=launch.readiness.to_json(),
+        liveness=launch.liveness.to_json(),
+        drain_s=launch.drain_s,
+        mounts=[
+            *({**mount} for mount in launch.mounts),
+            {"name": "draftmark-tmp", "mountPath": "/tmp"},  # a pod's own, the root file system is read-only
+            *({"name": volume.name, "mountPath": volume.mount_path} for volume in template.volumes or ()),
+        ],
+        volumes=[
+            *({**volume} for volume in launch.volumes),
+            {"name": "draftmark-tmp", "emptyDir": {}},
+            *(_volume(volume) for volume in template.volumes or ()),
+        ],
+    )
+
+
+def _launch(spec: InferenceServiceSpec, plan: Plan) -> Launch:
+    secret = spec.model.auth_secret_ref
+    return ENGINES[plan.engine].launch(
+        LaunchRequest(
+            plan=plan,
+            source=parse_model_uri(spec.model.uri),
+            options=spec.engine.options or NO_OPTIONS,
+            cpu_cores=cpu_cores(spec),
+            max_model_bytes=max_model_bytes(spec),
+            auth_secret=(secret.name, secret.key) if secret is not None else None,
+            args=spec.engine.args or (),
+        )
+    )
+
+
+def _pod_security(template: PodTemplate) -> dict[str, Any]:
+    user = template.security_context
+    context: dict[str, Any] = {
+        "runAsNonRoot": True,
+        "runAsUser": (user and user.run_as_user) or DEFAULT_USER,
+        "runAsGroup": (user and user.run_as_group) or DEFAULT_USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if user is not None and user.fs_group is not None:
+        context |= {"fsGroup": user.fs_group, "fsGroupChangePolicy": "OnRootMismatch"}
+    if user is not None and user.supplemental_groups:
+        context["supplementalGroups"] = list(user.supplemental_groups)
+    return context
+
+
+def _product_selector(layout: Layout) -> dict[str, str]:
+    if layout.product is None or layout.resource_name is None:
+        return {}
+    label = product_label(layout.resource_name)
+    return {label: layout.product} if label is not None else {}
+
+
+def _tolerations(layout: Layout, template: PodTemplate, defaults: Defaults) -> list[dict[str, Any]]:
+    given = [*(defaults.tolerations or ()), *(template.tolerations or ())]
+    if layout.resource_name is not None:
+        # The taint that GPU node pools carry on every provider; without this no GPU pod would ever be placed there.
+        given.insert(0, Toleration(key=layout.resource_name, operator="Exists", effect="NoSchedule"))
+    written = [t.written() for t in given]
+    return [t for i, t in enumerate(written) if t not in written[:i]]
+
+
+def _env(launch: Launch, user: tuple[EnvVar, ...]) -> list[dict[str, Any]]:
+    """The engine's variables, then the user's, who may replace one of the engine's."""
+    replaced = {variable.name for variable in user}
+    mine = [{**variable} for variable in launch.env if variable["name"] not in replaced]
+    return [*mine, *(variable.written() for variable in user)]
+
+
+def _resources(spec: InferenceServiceSpec, layout: Layout) -> dict[str, Any]:
+    resources = spec.engine.resources
+    requests = dict((resources and resources.requests) or {})
+    limits = dict((resources and resources.limits) or {})
+    if layout.gpus and layout.resource_name is not None:
+        requests[layout.resource_name] = limits[layout.resource_name] = str(layout.gpus)
+    sections: Mapping[str, dict[str, str]] = {"requests": requests, "limits": limits}
+    return {name: values for name, values in sections.items() if values}
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    if volume.persistent_volume_claim is not None:
+        return {"name": volume.name, "persistentVolumeClaim": volume.persistent_volume_claim.written()}
+    if volume.config_map is not None:
+        return {"name": volume.name, "configMap": {"name": volume.config_map.name}}
+    return {"name": volume.name, "emptyDir": (volume.empty_dir.written() if volume.empty_dir is not None else {})}

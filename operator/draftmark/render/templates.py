@@ -1,0 +1,108 @@
+"""Templates that values cannot break out of.
+
+A value never becomes text. Where a template has an expression, the environment writes a numbered mark in its place; the
+text, which then holds nothing but the template's own words, is read as YAML; and in the object that comes out each mark
+is replaced by its value. So there is nothing to quote and nothing to escape, whatever a value holds. Reading is cheap,
+too: a template yields few different texts, and each is parsed once.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from typing import Any, Final
+
+import yaml
+from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound, Undefined, pass_context
+from jinja2.runtime import Context
+
+from draftmark.package_data import data_folder
+
+_MARK: Final = re.compile(r"<value (\d+)>")
+#: Name under which a rendering collects its values; no template may use it.
+_VALUES: Final = "_values"
+
+
+class _Files(BaseLoader):
+    def get_source(self, environment: Environment, template: str) -> tuple[str, None, None]:
+        file = data_folder("templates").joinpath(*template.split("/"))
+        if not file.is_file():
+            raise TemplateNotFound(template)
+        return file.read_text("utf-8"), None, None
+
+
+@pass_context
+def _mark(context: Context, value: object) -> str:
+    """The mark that stands for a value until the text is an object."""
+    if isinstance(value, Undefined):
+        return str(value)  # raises, and says which name it is
+    values: list[object] = context[_VALUES]
+    values.append(value)
+    return f'"<value {len(values) - 1}>"'
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=_Files(),
+        finalize=_mark,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # no HTML here, and no value is ever part of the text
+    )
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def render(template: str, **values: object) -> dict[str, Any]:
+    """Fill in a template from templates/.
+
+    Args:
+        template: Path below templates/.
+        values: JSON data by the names that the template uses.
+
+    Returns:
+        The object, made of fresh dicts and lists: the caller's data is not part of it.
+
+    Raises:
+        jinja2.UndefinedError: The template asks for a value that was not given.
+    """
+    marked: list[object] = []
+    text = _environment().get_template(template).render(values, **{_VALUES: marked})
+    manifest = _fill(_read(text), marked)
+    if not isinstance(manifest, dict):
+        raise TypeError(f"template {template} yields {type(manifest).__name__}, not one object")
+    return manifest
+
+
+def _fill(shape: Any, values: list[object]) -> Any:
+    """The object of a template, with the values at their marks."""
+    if isinstance(shape, dict):
+        return {_fill(key, values): _fill(item, values) for key, item in shape.items()}
+    if isinstance(shape, list):
+        return [_fill(item, values) for item in shape]
+    if isinstance(shape, str) and (found := _MARK.search(shape)):
+        if found[0] != shape:
+            raise ValueError(f"an expression of a template must be a whole value; this is a part of one: {shape}")
+        return _plain(values[int(found[1])])
+    return shape
+
+
+def _plain(value: object) -> Any:
+    """A copy of JSON data in JSON's own types."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    raise TypeError(f"a template's value is JSON data, and this is a {type(value).__name__}: {value!r}")
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a key of JSON data is text, and this is a {type(key).__name__}: {key!r}")
+    return key

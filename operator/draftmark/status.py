@@ -1,0 +1,352 @@
+"""The status of a service, from what was decided and what became of it.
+
+The whole status is written each time, so that it says nothing that is no longer true; it is sent only when it differs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from draftmark.api import names
+from draftmark.api.conditions import (
+    ACCEPTED,
+    ARGS_UNCHECKED,
+    AVAILABLE,
+    CONTENDED,
+    PROGRESSING,
+    READY,
+    RECONCILING,
+    STALLED,
+    Condition,
+    shorten,
+    write_conditions,
+)
+from draftmark.decision import Decision, RevisionReport
+from draftmark.facts.pods import PodProblem, is_ready, worst_problem
+from draftmark.observation import Json, Observation
+from draftmark.plan import Plan
+
+#: Bounds of the lists, as in the schema.
+MAX_REASONS: Final = 16
+MAX_REVISIONS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why an object of the service could not be written, in the words of a condition."""
+
+    code: str
+    message: str
+    #: True: nothing gets better until somebody changes something.
+    needs_human: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """Something that happened, for an Event: told once, when it becomes true."""
+
+    type: str
+    reason: str
+    message: str
+
+
+def make_status(
+    seen: Observation,
+    decision: Decision,
+    now: datetime,
+    *,
+    obstacles: Sequence[Obstacle] = (),
+    contended: Sequence[Obstacle] = (),
+) -> dict[str, Any]:
+    """The complete status.
+
+    Args:
+        seen: What the decision was made from.
+        decision: What was decided.
+        now: Aware, UTC.
+        obstacles: Objects that could not be written, most important first.
+        contended: Objects that somebody else keeps changing back.
+    """
+    ready_pods = [pod for pod in seen.pods if is_ready(pod)]
+    conditions = _conditions(seen, decision, obstacles=obstacles, contended=contended)
+    status: dict[str, Any] = {
+        "observedGeneration": seen.generation,
+        "conditions": write_conditions(
+            conditions, before=seen.status.get("conditions") or (), generation=seen.generation, now=now
+        ),
+        "url": names.service_url(seen.name, seen.namespace),
+        "replicas": sum(not pod["metadata"].get("deletionTimestamp") for pod in seen.pods),
+        "readyReplicas": len(ready_pods),
+        "selector": ",".join(f"{key}={value}" for key, value in names.selector_labels(seen.name).items()),
+    }
+    if decision.plan is not None:
+        status["model"] = decision.plan.served_name
+        status["plan"] = _plan(decision.plan, decision)
+    if decision.revisions:
+        status["revisions"] = [_revision(r) for r in decision.revisions[:MAX_REVISIONS]]
+    return status
+
+
+def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "engine": plan.engine,
+        "version": plan.version,
+        "image": plan.image,
+        "layout": str(plan.layout),
+        "maxContextLength": plan.max_context_length,
+        "concurrency": plan.concurrency,
+        "reasons": [{"code": r.code, "message": shorten(r.message)} for r in plan.reasons[:MAX_REASONS]],
+    }
+    if decision.suggestion is not None:
+        written["suggestion"] = {"id": decision.suggestion.id, "message": shorten(decision.suggestion.message)}
+    return written
+
+
+def _revision(report: RevisionReport) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "hash": report.hash,
+        "phase": "Current" if report.is_current else "Retiring",
+        "replicas": report.replicas,
+        "readyReplicas": report.ready,
+    }
+    if report.proven_at is not None:
+        written["provenAt"] = report.proven_at
+    return written
+
+
+def _conditions(
+    seen: Observation, decision: Decision, *, obstacles: Sequence[Obstacle], contended: Sequence[Obstacle]
+) -> list[Condition]:
+    problem = _problem(seen, decision)
+    accepted = _accepted(decision)
+    available = _available(seen)
+    progressing = _progressing(decision, obstacles, problem)
+    ready = _ready(seen, decision, accepted, progressing, problem)
+    conditions = [accepted, available, progressing, ready, *_kstatus(decision, obstacles, contended, problem, ready)]
+    if decision.plan is not None and decision.plan.args_unchecked is not None and decision.refused is None:
+        conditions.append(
+            Condition(type=ARGS_UNCHECKED, status="True", reason="NoFlagTable", message=decision.plan.args_unchecked)
+        )
+    if contended:
+        conditions.append(
+            Condition(
+                type=CONTENDED,
+                status="True",
+                reason=contended[0].code,
+                message=" ".join(o.message for o in contended),
+            )
+        )
+    return conditions
+
+
+def _problem(seen: Observation, decision: Decision) -> PodProblem | None:
+    """What keeps the current revision's pods from serving."""
+    current = next((r.hash for r in decision.revisions if r.is_current), None)
+    pods = [p for p in seen.pods if p["metadata"].get("labels", {}).get(names.LABEL_REVISION) == current]
+    found = worst_problem(pods)
+    if found is not None and found.code != "Unschedulable":
+        return found
+    return _missing_claim(seen, pods) or found or _refused_pods(seen, current)
+
+
+def _missing_claim(seen: Observation, pods: Iterable[Json]) -> PodProblem | None:
+    if seen.claims is None or any(is_ready(pod) for pod in pods):
+        return None
+    # Also before there is a pod: a user who mistyped the claim reads it at once.
+    templates = [d["spec"]["template"]["spec"] for d in seen.owned("Deployment")]
+    wanted = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for template in (*templates, *(pod.get("spec", {}) for pod in pods))
+        for volume in template.get("volumes") or ()
+        if "persistentVolumeClaim" in volume
+    }
+    for claim in sorted(wanted):
+        if claim not in seen.claims:
+            there_are = ", ".join(sorted(seen.claims)[:5]) or "none"
+            return PodProblem(
+                code="ClaimNotFound",
+                message=f"PersistentVolumeClaim '{claim}' does not exist in namespace '{seen.namespace}' (it has: "
+                f"{there_are}). Create it, or correct model.uri or podTemplate.volumes.",
+                needs_human=True,
+                weight=3,
+            )
+        if seen.claims[claim] == "Lost":
+            return PodProblem(
+                code="ClaimLost",
+                message=f"PersistentVolumeClaim '{claim}' has lost its volume. Restore the volume or the claim.",
+                needs_human=True,
+                weight=3,
+            )
+    return None
+
+
+def _refused_pods(seen: Observation, current: str | None) -> PodProblem | None:
+    """Pods that the API server does not let in: a quota, a limit range, pod security, an admission webhook."""
+    for deployment in seen.owned("Deployment"):
+        if deployment["metadata"].get("labels", {}).get(names.LABEL_REVISION) != current:
+            continue
+        for condition in deployment.get("status", {}).get("conditions") or ():
+            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+                text = shorten(str(condition.get("message", "")), 500)
+                is_quota = "exceeded quota" in text
+                return PodProblem(
+                    code="QuotaExceeded" if is_quota else "PodsRefused",
+                    message=f"The API server refuses the pods: {text}. "
+                    + (
+                        "Raise the quota, or lower engine.resources, accelerator.count or replicas."
+                        if is_quota
+                        else "Correct what it names, or ask the administrator of the namespace."
+                    ),
+                    needs_human=True,
+                    weight=3,
+                )
+    return None
+
+
+def _accepted(decision: Decision) -> Condition:
+    if decision.refused is not None:
+        return Condition(type=ACCEPTED, status="False", reason=decision.refused.code, message=decision.refused.message)
+    return Condition(type=ACCEPTED, status="True", reason="Accepted", message="The spec can be deployed.")
+
+
+def _available(seen: Observation) -> Condition:
+    ready = sum(is_ready(pod) for pod in seen.pods)
+    if ready:
+        return Condition(type=AVAILABLE, status="True", reason="PodsReady", message=f"{_pods(ready)} ready.")
+    return Condition(type=AVAILABLE, status="False", reason="NoPodReady", message="No engine pod is ready.")
+
+
+def _pods(count: int) -> str:
+    return "1 engine pod is" if count == 1 else f"{count} engine pods are"
+
+
+def _progressing(decision: Decision, obstacles: Sequence[Obstacle], problem: PodProblem | None) -> Condition:
+    def of(status: Any, reason: str, message: str) -> Condition:
+        return Condition(type=PROGRESSING, status=status, reason=reason, message=message)
+
+    if decision.is_paused:
+        return of("False", "Paused", "spec.paused is true: nothing is changed. Set it to false to go on.")
+    if obstacles:
+        return of("False", obstacles[0].code, " ".join(o.message for o in obstacles))
+    current = next((r for r in decision.revisions if r.is_current), None)
+    if current is None:
+        return of("False", "NothingRuns", "There is no revision to run yet.")
+    counted = f"revision {current.hash}: {current.ready} of {current.wanted} replicas are ready"
+    if problem is not None and current.ready < current.wanted:
+        return of("False" if problem.needs_human else "True", problem.code, f"{counted}. {problem.message}")
+    if current.ready < current.wanted:
+        return of("True", "Starting" if len(decision.revisions) == 1 else "RollingOut", f"{counted}.")
+    if len(decision.revisions) > 1:
+        return of("True", "RollingOut", f"{counted}; the revision before is being stopped.")
+    return of("False", "Complete", f"{counted}.")
+
+
+def _ready(
+    seen: Observation,
+    decision: Decision,
+    accepted: Condition,
+    progressing: Condition,
+    problem: PodProblem | None,
+) -> Condition:
+    def of(status: Any, reason: str, message: str) -> Condition:
+        return Condition(type=READY, status=status, reason=reason, message=message)
+
+    if accepted.status == "False":
+        return of("False", accepted.reason, accepted.message)
+    current = next((r for r in decision.revisions if r.is_current), None)
+    if current is None:
+        return of("False", progressing.reason, progressing.message)
+    if current.wanted == 0:
+        return of(
+            "False",
+            "ScaledToZero",
+            f"spec.replicas is 0, so nothing serves. kubectl scale inferenceservices.{names.GROUP}/{seen.name} "
+            "--replicas=1 starts it.",
+        )
+    if current.ready == 0:
+        reason = problem.code if problem is not None else progressing.reason
+        return of("False", reason, problem.message if problem is not None else progressing.message)
+    if current.proven_at is None:
+        if seen.proof is not None and seen.proof.revision == current.hash and seen.proof.problem is not None:
+            return of("False", "RequestFailed", seen.proof.problem)
+        if progressing.reason == "RollingOut":
+            return of("False", "RollingOut", progressing.message)
+        return of("False", "AwaitingFirstAnswer", "The pods are ready; the first request through the Service is due.")
+    return of("True", "Serving", f"{current.ready} of {current.wanted} replicas serve revision {current.hash}.")
+
+
+def _kstatus(
+    decision: Decision,
+    obstacles: Sequence[Obstacle],
+    contended: Sequence[Obstacle],
+    problem: PodProblem | None,
+    ready: Condition,
+) -> list[Condition]:
+    """`Reconciling` and `Stalled`, of which at most one is true: kstatus reads them before anything else."""
+    stalled = next(
+        (
+            (code, message)
+            for code, message, holds in (
+                (decision.refused and decision.refused.code, decision.refused and decision.refused.message, True),
+                *((o.code, o.message, o.needs_human) for o in (*obstacles, *contended)),
+                (problem and problem.code, problem and problem.message, bool(problem and problem.needs_human)),
+            )
+            if code and holds
+        ),
+        None,
+    )
+    current = next((r for r in decision.revisions if r.is_current), None)
+    settled = ready.status == "True" or ready.reason == "ScaledToZero"
+    busy = not settled or len(decision.revisions) > 1 or (current is not None and current.ready != current.wanted)
+    is_reconciling = busy and stalled is None and not decision.is_paused
+    return [
+        Condition(
+            type=RECONCILING,
+            status="True" if is_reconciling else "False",
+            reason=ready.reason if is_reconciling else "Settled",
+            message=ready.message if is_reconciling else "",
+        ),
+        Condition(
+            type=STALLED,
+            status="True" if stalled else "False",
+            reason=stalled[0] if stalled else "NotStalled",
+            message=str(stalled[1]) if stalled else "",
+        ),
+    ]
+
+
+def differs(before: Json, after: Json) -> bool:
+    """Whether a status is worth a write; `lastTransitionTime` moves only with a condition's status."""
+    return before != after
+
+
+def transitions(before: Json, after: Json) -> tuple[Transition, ...]:
+    """What became true between two statuses and is worth an Event."""
+    was = {c.get("type"): c for c in before.get("conditions") or ()}
+    found = []
+    for condition in after.get("conditions") or ():
+        old: Mapping[str, Any] = was.get(condition["type"], {})
+        same = (old.get("status"), old.get("reason")) == (condition["status"], condition["reason"])
+        told = _TOLD.get(condition["type"])
+        if same or told is None or condition["status"] not in told:
+            continue
+        found.append(
+            Transition(type=told[condition["status"]], reason=condition["reason"], message=condition["message"])
+        )
+    suggested = after.get("plan", {}).get("suggestion")
+    if suggested and suggested != before.get("plan", {}).get("suggestion"):
+        found.append(Transition(type="Normal", reason="Suggestion", message=suggested["message"]))
+    # Stalled repeats another condition's reason; one Event is enough.
+    return tuple({(t.reason, t.message): t for t in found}.values())
+
+
+#: Conditions whose change is told, and as which type of Event for each status.
+_TOLD: Final[Mapping[str, Mapping[str, str]]] = {
+    ACCEPTED: {"False": "Warning"},
+    READY: {"True": "Normal"},
+    PROGRESSING: {"True": "Normal", "False": "Normal"},
+    STALLED: {"True": "Warning"},
+    CONTENDED: {"True": "Warning"},
+    ARGS_UNCHECKED: {"True": "Warning"},
+}
