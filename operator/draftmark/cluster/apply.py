@@ -1,0 +1,321 @@
+"""The only place that writes children.
+
+Every child is wanted as a whole (the intent) and written by server-side apply, so that dropped fields disappear and
+foreign fields stay. Three questions are answered before each write.
+
+Is it ours? An object of our name that another controller owns, or nobody, is `Foreign`: never adopted. The cache may
+be behind, so the API server is asked once before this is said. The uid travels with each apply: should the object
+have been replaced meanwhile, the API server refuses.
+
+Is there anything to do? An annotation holds a digest of the intent. Same digest and the intent contained in the live
+object: no call. Same digest and not contained: somebody changed a field of ours, which is repaired, or, when the
+other writer does it again and again, `Contended`.
+
+How is it created? With a POST, because nothing else refuses to touch an object that appeared a moment ago: an apply,
+even unforced, would merge our labels and our owner reference into it, and then deleting our parent would delete a
+stranger's object. The price: the API server records a create as an Update, and an apply removes only what an Apply
+has set. So the POST signs with a name of its own, and the first later write hands those fields over to the applying
+manager (`managed_fields.hand_over`). A child that never changes costs one write in its life; a restart costs none.
+"""
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, Final, Protocol
+
+from draftmark.api.names import FIELD_MANAGER, GROUP
+from draftmark.cluster.client import ApiClient
+from draftmark.cluster.compare import Difference, differences, path_text
+from draftmark.cluster.contention import Fight
+from draftmark.cluster.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
+from draftmark.cluster.kinds import Kind
+from draftmark.cluster.managed_fields import hand_over, manager_of
+from draftmark.cluster.outcomes import (
+    Contended,
+    Created,
+    Foreign,
+    ObjectRef,
+    Outcome,
+    Pruned,
+    Refused,
+    Repaired,
+    Terminating,
+    Unchanged,
+    Updated,
+)
+from draftmark.cluster.wire import Json, encode
+
+__all__ = ["ANNOTATION_APPLIED", "Applier", "Cache", "digest_of"]
+
+#: Digest of the intent that was written last.
+ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
+
+#: Objects that are remembered. A forgotten one costs a GET, or one write that changes nothing.
+_REMEMBERED: Final = 50_000
+#: How often one call follows an object that changes under it.
+_ATTEMPTS: Final = 3
+
+
+class Cache(Protocol):
+    """What the applier needs of an informer."""
+
+    def get(self, namespace: str | None, name: str) -> Json | None: ...
+
+    def absorb(self, obj: Json) -> None: ...
+
+    @property
+    def is_synced(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What this process knows about one object beyond its state."""
+
+    #: Digest that this process has written last.
+    written: str = ""
+    #: uid of the object whose fields the applying manager holds already.
+    handed_over: str = ""
+    #: uid that this process has deleted; the cache may still show it.
+    deleted: str = ""
+    #: A digest, and how the API server's answer differed from that intent.
+    stored_differently: tuple[str, tuple[Difference, ...]] = ("", ())
+    fight: Fight = field(default_factory=Fight)
+
+
+class Applier:
+    """Brings children to what they should be, one at a time; one that fails never stops the others.
+
+    Args:
+        caches: The informer of each kind that may be written. They must hold whole objects.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        caches: Mapping[Kind, Cache],
+        *,
+        field_manager: str = FIELD_MANAGER,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._caches = dict(caches)
+        self._kinds = {(kind.api_version, kind.kind): kind for kind in caches}
+        self._manager = field_manager
+        self._created_by = f"{field_manager}-create"
+        self._clock = clock
+        self._memories: OrderedDict[tuple[Kind, str, str], _Memory] = OrderedDict()
+
+    async def apply(
+        self,
+        owner: ObjectRef,
+        desired: Sequence[Mapping[str, Any]],
+        prune: Sequence[tuple[Kind, str, str, str]] = (),
+    ) -> list[Outcome]:
+        """Write what differs, delete what is left over.
+
+        Args:
+            owner: The parent. Each manifest in `desired` names it as its controller.
+            desired: Whole manifests, in the order in which they are written.
+            prune: Kind, namespace, name and uid of children that should not be there any more.
+
+        Returns:
+            One outcome per object, in the order given.
+
+        Raises:
+            LeadershipLost: By the client's write guard. Nothing else is expected.
+        """
+        outcomes: list[Outcome] = []
+        for manifest in desired:
+            intent = json.loads(encode(manifest))
+            metadata = intent["metadata"]
+            kind = self._kinds[intent["apiVersion"], intent["kind"]]
+            ref = ObjectRef(kind, metadata["namespace"], metadata["name"])
+            outcomes.append(await _or_refused(ref, self._ensure(owner, ref, intent)))
+        for kind, namespace, name, uid in prune:
+            ref = ObjectRef(kind, namespace, name, uid)
+            outcomes.append(await _or_refused(ref, self._prune(owner, ref)))
+        return outcomes
+
+    # One object that should be there
+
+    async def _ensure(self, owner: ObjectRef, ref: ObjectRef, intent: Json) -> Outcome:
+        digest = digest_of(intent)
+        intent["metadata"].setdefault("annotations", {})[ANNOTATION_APPLIED] = digest
+        cache = self._caches[ref.kind]
+        memory = self._memory(ref)
+        is_fresh = not cache.is_synced
+        live = await self._fetch(ref) if is_fresh else cache.get(ref.namespace, ref.name)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                if live is None:
+                    return await self._create(ref, intent, digest, memory)
+                outcome = await self._update(owner, ref, intent, digest, memory, live, is_fresh)
+                if outcome is not None:
+                    return outcome
+            except (AlreadyExists, NotFound, Conflict) as error:
+                # The object came, went or was replaced since we looked. NotFound on a create is the namespace.
+                if attempt == _ATTEMPTS or (live is None and isinstance(error, NotFound)):
+                    raise
+            live = await self._fetch(ref)
+            is_fresh = True
+        raise Conflict(f"{ref} changed {_ATTEMPTS} times while it was being written; trying again later.")
+
+    async def _create(self, ref: ObjectRef, intent: Json, digest: str, memory: _Memory) -> Outcome:
+        stored = await self._client.create(ref.kind, ref.namespace, intent, field_manager=self._created_by)
+        self._note_written(ref, intent, digest, memory, stored)
+        return Created(ref=_with_uid(ref, stored))
+
+    async def _update(
+        self,
+        owner: ObjectRef,
+        ref: ObjectRef,
+        intent: Json,
+        digest: str,
+        memory: _Memory,
+        live: Json,
+        is_fresh: bool,
+    ) -> Outcome | None:
+        """Returns None when a fresh look at the object is needed first."""
+        ref = _with_uid(ref, live)
+        if not _is_ours(live, owner, digest):
+            return Foreign(ref=ref, controller=_controller_text(live)) if is_fresh else None
+        if live["metadata"].get("deletionTimestamp"):
+            return Terminating(ref=ref, finalizers=tuple(live["metadata"].get("finalizers") or ()))
+
+        found = differences(intent, live)
+        if not found:
+            return Unchanged(ref=ref)
+        is_new = _applied(live) != digest and memory.written != digest
+        if not is_new:
+            if memory.stored_differently == (digest, found):
+                return Unchanged(ref=ref, stored_differently=_texts(found))
+            paths = frozenset(difference.path for difference in found)
+            wait_s = memory.fight.wait_s(paths, self._clock())
+            if wait_s > 0.0:
+                manager = memory.fight.manager or await self._other_manager(ref, found)
+                memory.fight.manager = manager
+                return Contended(ref=ref, paths=_texts(found), manager=manager, retry_after_s=wait_s)
+
+        if memory.handed_over != ref.uid:
+            if not is_fresh:
+                return None
+            await self._hand_over(ref, live)
+            memory.handed_over = ref.uid
+        body = deepcopy(intent)
+        body["metadata"]["uid"] = ref.uid
+        try:
+            stored = await self._client.apply(
+                ref.kind, ref.namespace, ref.name, body, field_manager=self._manager, force=True
+            )
+        except Invalid as error:
+            if any(cause.field == "metadata.uid" for cause in error.causes):
+                raise Conflict(error.message, status=error.status, reason=error.reason) from error
+            raise
+        self._note_written(ref, intent, digest, memory, stored)
+        if is_new:
+            return Updated(ref=ref)
+        memory.fight.note_repair(frozenset(difference.path for difference in found), self._clock())
+        return Repaired(ref=ref, paths=_texts(found))
+
+    async def _hand_over(self, ref: ObjectRef, live: Json) -> None:
+        entries = hand_over(
+            live["metadata"].get("managedFields") or (), created_by=self._created_by, manager=self._manager
+        )
+        if entries is None:
+            return
+        operations = [
+            # Whoever changes the object meanwhile changes this list too: with a version it is a Conflict, not a loss.
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+            {"op": "replace", "path": "/metadata/managedFields", "value": entries},
+        ]
+        await self._client.json_patch(ref.kind, ref.namespace, ref.name, operations, field_manager=self._manager)
+
+    async def _other_manager(self, ref: ObjectRef, found: tuple[Difference, ...]) -> str:
+        live = await self._fetch(ref)
+        entries = (live or {}).get("metadata", {}).get("managedFields") or ()
+        return manager_of(entries, found[0].path, ours=self._manager)
+
+    # One object that should not be there
+
+    async def _prune(self, owner: ObjectRef, ref: ObjectRef) -> Outcome:
+        cache = self._caches[ref.kind]
+        memory = self._memory(ref)
+        live = cache.get(ref.namespace, ref.name) if cache.is_synced else await self._fetch(ref)
+        if live is None or live["metadata"]["uid"] != ref.uid:
+            return Unchanged(ref=ref)
+        if _controller(live).get("uid") != owner.uid:
+            return Foreign(ref=ref, controller=_controller_text(live))
+        if live["metadata"].get("deletionTimestamp"):
+            return Terminating(ref=ref, finalizers=tuple(live["metadata"].get("finalizers") or ()))
+        if memory.deleted == ref.uid:
+            return Unchanged(ref=ref)  # deleted a moment ago; only the cache does not know yet
+        was_there = await self._client.delete(ref.kind, ref.namespace, ref.name, uid=ref.uid)
+        memory.deleted = ref.uid
+        return Pruned(ref=ref) if was_there else Unchanged(ref=ref)
+
+    # Common
+
+    async def _fetch(self, ref: ObjectRef) -> Json | None:
+        live = await self._client.get(ref.kind, ref.namespace, ref.name)
+        if live is not None:
+            self._caches[ref.kind].absorb(live)
+        return live
+
+    def _note_written(self, ref: ObjectRef, intent: Json, digest: str, memory: _Memory, stored: Json) -> None:
+        self._caches[ref.kind].absorb(stored)
+        memory.written = digest
+        memory.stored_differently = (digest, differences(intent, stored))
+
+    def _memory(self, ref: ObjectRef) -> _Memory:
+        key = (ref.kind, ref.namespace, ref.name)
+        memory = self._memories.pop(key, None) or _Memory()
+        self._memories[key] = memory
+        if len(self._memories) > _REMEMBERED:
+            self._memories.popitem(last=False)
+        return memory
+
+
+def digest_of(intent: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that stand for an intent, whatever the order of its keys."""
+    text = json.dumps(intent, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+async def _or_refused(ref: ObjectRef, work: Awaitable[Outcome]) -> Outcome:
+    try:
+        return await work
+    except ApiError as error:
+        return Refused(ref=ref, error=error)
+
+
+def _is_ours(live: Json, owner: ObjectRef, digest: str) -> bool:
+    """Our uid as controller. Or no controller and our very digest, which covers the owner's uid: then somebody has
+    removed the owner reference of a child that we wrote for this parent."""
+    controller = _controller(live)
+    return controller.get("uid") == owner.uid or (not controller and _applied(live) == digest)
+
+
+def _controller(live: Json) -> Json:
+    references = live["metadata"].get("ownerReferences") or ()
+    return next((reference for reference in references if reference.get("controller")), {})
+
+
+def _controller_text(live: Json) -> str:
+    controller = _controller(live)
+    return f'{controller.get("kind")} "{controller.get("name")}"' if controller else ""
+
+
+def _applied(live: Json) -> str:
+    return str((live["metadata"].get("annotations") or {}).get(ANNOTATION_APPLIED) or "")
+
+
+def _texts(found: tuple[Difference, ...]) -> tuple[str, ...]:
+    return tuple(path_text(difference.path) for difference in found)
+
+
+def _with_uid(ref: ObjectRef, live: Json) -> ObjectRef:
+    return replace(ref, uid=str(live["metadata"]["uid"]))

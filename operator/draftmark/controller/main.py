@@ -1,0 +1,231 @@
+"""The operator's process: wait for the Lease, run kopf and the workers, end on any doubt.
+
+Starting again is cheap and writes nothing, so nothing here tries to live on after something essential has failed.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
+from typing import Any, Final
+
+import kopf
+
+from draftmark.api import names
+from draftmark.cluster.apply import Applier
+from draftmark.cluster.client import ApiClient
+from draftmark.cluster.credentials import Credentials, official_configuration
+from draftmark.cluster.errors import ApiError
+from draftmark.cluster.kinds import INFERENCE_SERVICES
+from draftmark.cluster.lease import LeadershipLost, LeaseLock
+from draftmark.controller import handlers
+from draftmark.controller.health import Health
+from draftmark.controller.observe import Key, World, key_of
+from draftmark.controller.queue import Priority, WorkQueue
+from draftmark.controller.reconcile import Reconciler, TryAgain, count_conditions
+from draftmark.controller.telemetry import Telemetry
+from draftmark.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LEASE_NAME: Final = "draftmark-operator"
+#: Seconds for running reconciles to end after a stop was asked for. The pod's grace period is 30.
+_DRAIN_S: Final = 10.0
+#: Seconds for the first lists. What is still missing then is told, and nothing of it is pruned.
+_FIRST_LISTS_S: Final = 60.0
+#: Seconds between two counts of objects by condition.
+_COUNT_PERIOD_S: Final = 15.0
+
+
+def run_operator(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT (0), or until the process must not go on (1)."""
+    # kopf asks for the user's name, and the numeric user of a container has none.
+    os.environ.setdefault("LOGNAME", names.MANAGED_BY)
+    return asyncio.run(Operator(settings).run())
+
+
+@dataclass(slots=True)
+class Operator:
+    """One process: the parts, and how they are wired."""
+
+    settings: Settings
+    random: Random = field(default_factory=SystemRandom)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    queue: WorkQueue[Key] = field(init=False)
+    _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    async def run(self, stop: asyncio.Event | None = None) -> int:
+        """Lead when it is our turn; return the exit status.
+
+        Args:
+            stop: Ends the process in order when it is set; SIGTERM and SIGINT set it.
+        """
+        stop = stop or asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread: tests
+                loop.add_signal_handler(number, stop.set)
+        self.queue = WorkQueue(random_=self.random)
+        self.telemetry.follow_queue(lambda: self.queue.depth, lambda: self.queue.oldest_age_s)
+        health = Health(telemetry=self.telemetry, queue_age_s=lambda: self.queue.oldest_age_s)
+        credentials = Credentials.from_environment(self.settings.kubeconfig, self.settings.context)
+        async with AsyncExitStack() as stack:
+            server = await health.serve(self.settings.http_port)
+            stack.push_async_callback(server.cleanup)
+            lease_client = await stack.enter_async_context(ApiClient(credentials, max_connections=2))
+            client = await stack.enter_async_context(ApiClient(credentials, observe_call=self.telemetry.observe_call))
+            lease = LeaseLock(
+                lease_client, namespace=self.settings.namespace, name=LEASE_NAME, identity=self.settings.identity
+            )
+            client.write_guard = lease.guard
+            stack.push_async_callback(self._cancel_tasks)
+            self._spawn(health.watch_loop(), "loop lag")
+            health.has_started = True
+            logger.info("Waiting for the Lease", extra={"holder": lease.holder})
+            if not await lease.acquire(stop):
+                return 0
+            logger.info("Leading", extra={"holder": lease.holder})
+            self.telemetry.leader.set(1)
+            health.has_started = False
+            try:
+                return await self._lead(stop, client, lease, health)
+            finally:
+                self.telemetry.leader.set(0)
+                await lease.release()
+                logger.info("Stopped")
+
+    async def _lead(self, stop: asyncio.Event, client: ApiClient, lease: LeaseLock, health: Health) -> int:
+        world = World(client=client, defaults=self.settings.defaults, wake=self.queue.add)
+        health.informers = world.informers()
+        reconciler = Reconciler(
+            world=world,
+            client=client,
+            applier=Applier(client, world.children),
+            wake_after=self.queue.add_after,
+        )
+        vital = [self._spawn(informer.run(), f"informer {informer.kind.plural}") for informer in world.informers()]
+        with suppress(ApiError):  # unknown is a state: only image volumes ask for it
+            world.server_version = (await client.server_version()).git_version
+        health.is_leading = True
+        missing = await world.wait_until_read(_FIRST_LISTS_S)
+        if missing:
+            logger.warning("Some kinds could not be listed yet: %s", ", ".join(missing))
+        health.has_started = True
+
+        vital.append(self._spawn(self._run_kopf(world, stop), "kopf"))
+        vital.append(self._spawn(self._resync(world, client), "resync"))
+        vital.append(self._spawn(self._count(world), "count"))
+        vital.append(self._spawn(self.queue.run(self._timed(reconciler), self.settings.workers), "workers"))
+        stopped = self._spawn(stop.wait(), "stop")
+        # Whatever of these ends first ends the process.
+        done, _ = await asyncio.wait({stopped, lease.lost, *vital}, return_when=asyncio.FIRST_COMPLETED)
+        was_asked = stop.is_set()
+        stop.set()
+        for task in done:
+            if task is not stopped and not was_asked:
+                why = "was cancelled" if task.cancelled() else task.exception() or task.result()
+                logger.error("Ending, because an essential part ended: %s", why)
+        await reconciler.stop()
+        if not lease.lost.done():
+            await self.queue.drain(_DRAIN_S)
+        return 0 if was_asked else 1
+
+    def _timed(self, reconciler: Reconciler) -> Callable[[Key], Coroutine[Any, Any, None]]:
+        async def work(key: Key) -> None:
+            result = "ok"
+            started = asyncio.get_running_loop().time()
+            context = {"namespace": key[0], "service": key[1]}
+            try:
+                await reconciler.reconcile(key)
+            except TryAgain as error:
+                result = "retry"
+                logger.info("Not done yet: %s", error, extra=context)
+                raise
+            except ApiError as error:
+                result = "retry"
+                logger.warning("The API server did not take it: %s", error, extra=context)
+                raise
+            except LeadershipLost:
+                result = "not leading"
+                raise
+            except Exception:
+                # A bug. It must neither stop the worker nor stay unseen; the queue backs off for this key alone.
+                result = "error"
+                logger.exception("A service could not be reconciled", extra=context)
+                raise
+            finally:
+                elapsed = asyncio.get_running_loop().time() - started
+                self.telemetry.reconciles.labels(result).observe(elapsed)
+
+        return work
+
+    async def _run_kopf(self, world: World, stop: asyncio.Event) -> None:
+        def on_event(kind: str | None, service: dict[str, Any]) -> None:
+            key = key_of(service)
+            if kind == "DELETED":
+                world.drop_service(key, service["metadata"].get("uid"))
+                self.queue.add(key, Priority.DELETION)
+            elif world.take_service(service):
+                self.queue.add(key, Priority.RESYNC if kind is None else Priority.CHANGE)
+
+        registry = kopf.OperatorRegistry()
+        handlers.register(registry, login=self._kopf_login, on_event=on_event)
+        settings = kopf.OperatorSettings()
+        handlers.configure(settings, self.random)
+        await kopf.operator(registry=registry, settings=settings, stop_flag=stop, clusterwide=True, standalone=True)
+
+    def _kopf_login(self) -> kopf.ConnectionInfo:
+        configuration = official_configuration(self.settings.kubeconfig, self.settings.context)
+        token = configuration.api_key.get("BearerToken")
+        scheme, _, value = token.strip().rpartition(" ") if token else ("", "", "")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            scheme=scheme or None,
+            token=value or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+
+    async def _resync(self, world: World, client: ApiClient) -> None:
+        """List our own kind now and then, and compare: kopf never synthesises a deletion that its watch missed."""
+        while True:
+            await asyncio.sleep(self.settings.resync_s * self.random.uniform(0.8, 1.2))
+            try:
+                listed: dict[Key, dict[str, Any]] = {}
+                known_before = dict(world.services)
+                async for page in client.list_pages(INFERENCE_SERVICES):
+                    listed.update({key_of(item): dict(item) for item in page.items})
+            except ApiError as error:
+                logger.warning("The services could not be listed again: %s", error)
+                continue
+            for key, service in known_before.items():
+                if key not in listed:
+                    world.drop_service(key, service["metadata"].get("uid"))
+                    self.queue.add(key, Priority.DELETION)
+            for key, listed_service in listed.items():
+                if world.take_service(listed_service):
+                    self.queue.add(key)
+                else:
+                    # Spread over the time until the next round, so that a resync is never a burst.
+                    self.queue.add_after(key, self.random.uniform(0, self.settings.resync_s / 2), Priority.RESYNC)
+
+    async def _count(self, world: World) -> None:
+        while True:
+            self.telemetry.set_objects(count_conditions(world.services.values()))
+            await asyncio.sleep(_COUNT_PERIOD_S)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

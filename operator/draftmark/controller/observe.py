@@ -1,0 +1,219 @@
+"""Everything that is known of the cluster, kept up to date, and cut to what concerns one service.
+
+Our own kind comes through kopf (`take_service`), the rest through informers. Nothing here decides.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from draftmark.api import names
+from draftmark.api.defaults import Defaults
+from draftmark.cluster.client import ApiClient
+from draftmark.cluster.informer import Informer
+from draftmark.cluster.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, Kind, child_kinds
+from draftmark.facts.nodes import ClusterFacts, read_nodes
+from draftmark.observation import Json, Observation, Proof
+
+#: (namespace, name) of an InferenceService.
+Key = tuple[str, str]
+
+_OURS: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+
+
+@dataclass(slots=True)
+class World:
+    """The caches, and who has to be looked at when one of them changes.
+
+    Args:
+        wake: Called with a service's key when something of it changed. Must be quick.
+    """
+
+    client: ApiClient
+    defaults: Defaults
+    wake: Callable[[Key], None]
+    server_version: str | None = None
+    services: dict[Key, Json] = field(default_factory=dict)
+    proofs: dict[Key, tuple[str, Proof]] = field(default_factory=dict)
+    children: dict[Kind, Informer[dict[str, Any]]] = field(default_factory=dict)
+    pods: Informer[Json] = field(init=False)
+    claims: Informer[Json] = field(init=False)
+    nodes: Informer[Json] = field(init=False)
+    _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
+    _claims_in: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in child_kinds():
+            self.children[kind] = Informer(
+                self.client, kind, on_change=self._on_child, label_selector=_OURS, project=_slim_child
+            )
+        self.pods = Informer(self.client, PODS, on_change=self._on_pod, label_selector=_OURS, project=_slim_pod)
+        self.claims = Informer(self.client, PERSISTENT_VOLUME_CLAIMS, on_change=self._on_claim, project=_slim_claim)
+        self.nodes = Informer(self.client, NODES, on_change=self._on_node, project=_slim_node)
+
+    def informers(self) -> tuple[Informer[Any], ...]:
+        """All informers; each is run as a task."""
+        return (*self.children.values(), self.pods, self.claims, self.nodes)
+
+    async def wait_until_read(self, timeout_s: float) -> tuple[str, ...]:
+        """Wait for the first complete list of every kind; return the kinds that are still missing after the time."""
+        waiting = {asyncio.create_task(i.synced.wait()): i.kind.kind for i in self.informers()}
+        try:
+            _, pending = await asyncio.wait(waiting, timeout=timeout_s)
+            return tuple(sorted(waiting[task] for task in pending))
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def take_service(self, service: Json) -> bool:
+        """Keep an InferenceService unless a newer one is known; says whether anything changed."""
+        key = key_of(service)
+        before = self.services.get(key)
+        if before is not None and before["metadata"].get("uid") == service["metadata"].get("uid"):
+            if _version(before) >= _version(service):
+                return False
+        else:
+            # A successor of the same name has nothing of the one before.
+            self.proofs.pop(key, None)
+        self.services[key] = without_managed_fields(service)
+        return True
+
+    def drop_service(self, key: Key, uid: str | None) -> None:
+        """Forget an InferenceService, unless one of the same name has taken its place."""
+        known = self.services.get(key)
+        if known is not None and (uid is None or known["metadata"].get("uid") == uid):
+            del self.services[key]
+            self.proofs.pop(key, None)
+
+    def observe(self, key: Key) -> Observation | None:
+        """What is known of one service, or None when there is none of that name."""
+        service = self.services.get(key)
+        if service is None:
+            return None
+        uid = str(service["metadata"].get("uid", ""))
+        proven = self.proofs.get(key)
+        return Observation(
+            service=service,
+            children={kind.kind: tuple(informer.owned_by(uid)) for kind, informer in self.children.items()},
+            unread={kind.kind: why for kind, informer in self.children.items() if (why := _unread(informer))},
+            pods=tuple(pod for _, pod in sorted(self._pods_of.get(key, {}).items())),
+            claims=self._claims_in.get(key[0], {}) if not _unread(self.claims) else None,
+            cluster=self.cluster_facts(),
+            defaults=self.defaults,
+            proof=proven[1] if proven is not None and proven[0] == uid else None,
+        )
+
+    def cluster_facts(self) -> ClusterFacts:
+        """What the nodes and the API server can do."""
+        return ClusterFacts(
+            nodes=read_nodes(self.nodes.values()) if not _unread(self.nodes) else None,
+            server_version=self.server_version,
+        )
+
+    def _on_child(self, old: Json | None, new: Json | None) -> None:
+        for item in (old, new):
+            if item is not None and (name := _owner_name(item)) is not None:
+                self.wake((str(item["metadata"].get("namespace", "")), name))
+
+    def _on_pod(self, old: Json | None, new: Json | None) -> None:
+        for item, is_there in ((old, False), (new, True)):
+            if item is None or (service := item["metadata"].get("labels", {}).get(names.LABEL_SERVICE)) is None:
+                continue
+            metadata = item["metadata"]
+            key = (str(metadata.get("namespace", "")), str(service))
+            pods = self._pods_of.setdefault(key, {})
+            if is_there:
+                pods[metadata["name"]] = item
+            else:
+                pods.pop(metadata["name"], None)
+            if not pods:
+                del self._pods_of[key]
+            if old != new:
+                self.wake(key)
+
+    def _on_claim(self, old: Json | None, new: Json | None) -> None:
+        if old == new:
+            return
+        item = new or old
+        assert item is not None, "an informer tells of one object at least"
+        namespace, name = str(item["metadata"].get("namespace", "")), str(item["metadata"]["name"])
+        claims = self._claims_in.setdefault(namespace, {})
+        if new is not None:
+            claims[name] = str(new["status"]["phase"])
+        else:
+            claims.pop(name, None)
+        for key in [k for k in self.services if k[0] == namespace]:
+            if f"pvc://{name}/" in str(self.services[key].get("spec", {}).get("model", {}).get("uri", "")):
+                self.wake(key)
+
+    def _on_node(self, old: Json | None, new: Json | None) -> None:
+        if old == new:
+            return
+        for key, service in list(self.services.items()):
+            if str(service.get("spec", {}).get("model", {}).get("uri", "")).startswith("oci://"):
+                self.wake(key)
+
+
+def key_of(service: Json) -> Key:
+    """The key of an InferenceService."""
+    return str(service["metadata"].get("namespace", "")), str(service["metadata"]["name"])
+
+
+def without_managed_fields(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An object without the bookkeeping of server-side apply, its largest part."""
+    return {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "managedFields"}}
+
+
+def _version(item: Json) -> int:
+    text = str(item["metadata"].get("resourceVersion", "0"))
+    return int(text) if text.isdecimal() else 0
+
+
+def _unread(informer: Informer[Any]) -> str | None:
+    if informer.denied or informer.absent:
+        return informer.denied or informer.absent
+    return None if informer.synced.is_set() else "not listed yet"
+
+
+def _owner_name(item: Json) -> str | None:
+    for owner in item["metadata"].get("ownerReferences") or ():
+        if owner.get("controller") and owner.get("kind") == names.KIND and owner.get("apiVersion") == names.API_VERSION:
+            return str(owner["name"])
+    return None
+
+
+def _slim_child(item: Mapping[str, Any]) -> dict[str, Any]:
+    return without_managed_fields(item)
+
+
+def _pick(item: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: item[key] for key in keys if key in item}
+
+
+def _slim_pod(pod: Mapping[str, Any]) -> Json:
+    """What a decision or a condition needs of a pod: thousands are kept."""
+    return {
+        "metadata": _pick(pod["metadata"], ("name", "namespace", "uid", "labels", "deletionTimestamp")),
+        "spec": {"volumes": [v for v in pod.get("spec", {}).get("volumes") or () if "persistentVolumeClaim" in v]},
+        "status": _pick(
+            pod.get("status", {}),
+            ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses"),
+        ),
+    }
+
+
+def _slim_claim(claim: Mapping[str, Any]) -> Json:
+    return {
+        "metadata": _pick(claim["metadata"], ("name", "namespace")),
+        "status": {"phase": claim.get("status", {}).get("phase", "Pending")},
+    }
+
+
+def _slim_node(node: Mapping[str, Any]) -> Json:
+    info = node.get("status", {}).get("nodeInfo", {})
+    return {
+        "metadata": _pick(node["metadata"], ("name",)),
+        "spec": _pick(node.get("spec", {}), ("unschedulable",)),
+        "status": {"nodeInfo": _pick(info, ("containerRuntimeVersion",))},
+    }

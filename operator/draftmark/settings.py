@@ -1,0 +1,53 @@
+"""What the operator's process is told when it starts: the administrator's file and its own flags."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from draftmark.api.defaults import Defaults
+
+
+class UnreadableDefaults(ValueError):
+    """The administrator's file is no valid set of defaults; the message names field and problem."""
+
+
+def load_defaults(path: Path | None) -> Defaults:
+    """Read and check the administrator's defaults.
+
+    Raises:
+        UnreadableDefaults: The file cannot be read, is no YAML, or says something unknown. A typo is an error: a
+            setting that is silently ignored would be found out on the day it was needed.
+    """
+    if path is None:
+        return Defaults()
+    try:
+        data = yaml.safe_load(path.read_text("utf-8")) or {}
+        return Defaults.model_validate(data)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UnreadableDefaults(f"The defaults in {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'the file'}: {e['msg']}"
+            for e in error.errors(include_url=False, include_context=False)
+        )
+        raise UnreadableDefaults(f"The defaults in {path} are not valid: {found}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one operator process runs."""
+
+    defaults: Defaults
+    #: Namespace of the operator itself, where its Lease lives.
+    namespace: str
+    #: Name by which this process holds the Lease, such as its pod's name.
+    identity: str
+    http_port: int = 8080
+    #: Services that are worked on at the same time.
+    workers: int = 16
+    #: Objects of our kind are listed again and compared this often: a watch is allowed to lose an event.
+    resync_s: float = 600.0
+    kubeconfig: str | None = None
+    context: str | None = None

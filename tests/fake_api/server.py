@@ -1,0 +1,410 @@
+"""An API server over HTTP that knows no Kubernetes but the protocol: list, watch, apply, status, delete, and faults."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from draftmark.cluster.kinds import RIGHTS, Kind
+from tests.fake_api.faults import Fault, Faults
+from tests.fake_api.fields import Json
+from tests.fake_api.storage import Change, Refusal, Storage, Stored
+
+_WRITES = {"create", "update", "patch", "delete"}
+_SURROGATE_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB]")
+_UNPRINTABLE = re.compile("[\x7f-\x84\x86-\x9f\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One line of the server's log."""
+
+    verb: str
+    kind: Kind | None
+    namespace: str
+    name: str
+    subresource: str
+    query: dict[str, str]
+    content_type: str
+
+    @property
+    def is_write(self) -> bool:
+        return self.verb in _WRITES
+
+
+@dataclass
+class _Watcher:
+    kind: Kind
+    selector: dict[str, str]
+    namespace: str
+    response: web.StreamResponse
+    muted: bool = False
+
+    async def send(self, type_: str, obj: Json) -> None:
+        if not self.muted:
+            await self.response.write(json.dumps({"type": type_, "object": obj}).encode() + b"\n")
+
+
+class FakeApi:
+    """A server on a free port of the loopback. Use as `async with`."""
+
+    def __init__(self, kinds: Iterable[Kind] = ()) -> None:
+        self.storage = Storage()
+        self.faults = Faults()
+        self.requests: list[Request] = []
+        self.bookmark_interval_s = 0.05
+        self.url = ""
+        #: Requests being answered now, and the most there ever were.
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._watchers: list[_Watcher] = []
+        self._watch_tasks: set[asyncio.Task[object]] = set()
+        self._drop: dict[Kind, int] = {}
+        for kind in [*kinds, *dict.fromkeys(right.kind for right in RIGHTS)]:
+            self.storage.serve(kind)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=8 * 2**20)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in list(self._watch_tasks):
+            task.cancel()
+        await self._runner.cleanup()
+
+    # What tests do to the cluster
+
+    @property
+    def writes(self) -> list[Request]:
+        return [request for request in self.requests if request.is_write]
+
+    def count(self, verb: str, kind: Kind | None = None) -> int:
+        return sum(r.verb == verb and (kind is None or r.kind == kind) for r in self.requests)
+
+    def fault(self, **rule: object) -> Fault:
+        return self.faults.add(Fault(**rule))  # type: ignore[arg-type]
+
+    def add(self, kind: Kind, obj: Json, manager: str = "kubectl-create") -> Json:
+        """Create an object as somebody else."""
+        namespace = obj["metadata"].get("namespace", "")
+        return deepcopy(self.storage.create(kind, namespace, obj, manager).full())
+
+    def see(self, kind: Kind, name: str, namespace: str = "default") -> Json | None:
+        """The object as it is stored."""
+        stored = self.storage.objects[kind].get((namespace if kind.namespaced else "", name))
+        return deepcopy(stored.full()) if stored else None
+
+    def edit(
+        self,
+        kind: Kind,
+        name: str,
+        change: Callable[[Json], object],
+        namespace: str = "default",
+        manager: str = "kubectl-edit",
+    ) -> Json:
+        """Change an object as somebody else."""
+        key = (namespace if kind.namespaced else "", name)
+        obj = deepcopy(self.storage.get(kind, key).obj)
+        change(obj)
+        return deepcopy(self.storage.update(kind, key, obj, manager).full())
+
+    def remove(self, kind: Kind, name: str, namespace: str = "default") -> None:
+        self.storage.delete(kind, (namespace if kind.namespaced else "", name))
+
+    # What tests do to watches
+
+    def watchers(self, kind: Kind) -> int:
+        return sum(watcher.kind == kind for watcher in self._watchers)
+
+    async def inject(self, kind: Kind, type_: str, obj: Json) -> None:
+        """Send an event that the history does not contain."""
+        for watcher in self._of(kind):
+            await watcher.send(type_, obj)
+
+    async def fail_watches(self, kind: Kind, code: int, reason: str) -> None:
+        """End the watches of a kind with an ERROR event."""
+        for watcher in self._of(kind):
+            await watcher.send("ERROR", Refusal(code, reason, "injected").status())
+            watcher.muted = True
+
+    def cut_watches(self, kind: Kind) -> None:
+        for watcher in self._of(kind):
+            watcher.muted = True
+            transport = watcher.response._req.transport if watcher.response._req else None
+            if transport is not None:
+                transport.abort()
+
+    def mute_watches(self, kind: Kind) -> None:
+        """Half-open connections: they stay, and nothing comes any more."""
+        for watcher in self._of(kind):
+            watcher.muted = True
+
+    def drop_events(self, kind: Kind, number: int) -> None:
+        """The next events of this kind are never delivered to a watch."""
+        self._drop[kind] = number
+
+    def _of(self, kind: Kind) -> list[_Watcher]:
+        return [watcher for watcher in self._watchers if watcher.kind == kind]
+
+    # HTTP
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        kind, namespace, name, subresource = self._route(request.path)
+        verb = _verb(request, name)
+        body = await request.read()
+        logged = Request(verb, kind, namespace, name, subresource, dict(request.query), request.content_type)
+        self.requests.append(logged)
+        if verb != "watch":
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return await self._answer(request, logged, body)
+        except Refusal as refusal:
+            return web.json_response(refusal.status(), status=refusal.code)
+        finally:
+            if verb != "watch":
+                self.in_flight -= 1
+
+    async def _answer(self, request: web.Request, logged: Request, body: bytes) -> web.StreamResponse:
+        fault = self.faults.match(logged.verb, logged.kind, logged.name)
+        if fault is not None:
+            if fault.status is not None:
+                headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+                status = Refusal(fault.status, fault.reason, fault.message).status()
+                return web.json_response(status, status=fault.status, headers=headers)
+            if fault.stall:
+                await asyncio.sleep(3600)  # cancelled when the client hangs up
+            if fault.latency_s is not None:
+                await asyncio.sleep(fault.latency_s)
+            if fault.reset:
+                return _abort(request)
+        if logged.kind is None:
+            return web.json_response(self._meta(request.path))
+        if logged.verb == "watch":
+            return await self._watch(request, logged)
+        answer = self._list(request, logged) if logged.verb == "list" else self._do(logged, body)
+        if fault is not None and fault.lost_answer:
+            return _abort(request)
+        return web.json_response(answer)
+
+    def _route(self, path: str) -> tuple[Kind | None, str, str, str]:
+        for kind in self.storage.objects:
+            base = kind.path(None)
+            root = base.rsplit("/", 1)[0]
+            found = re.fullmatch(rf"{root}(?:/namespaces/([^/]+))?/{kind.plural}(?:/([^/]+))?(?:/([^/]+))?", path)
+            if found:
+                return kind, found[1] or "", found[2] or "", found[3] or ""
+        return None, "", "", ""
+
+    def _meta(self, path: str) -> Json:
+        if path == "/version":
+            return {"major": "1", "minor": "34+", "gitVersion": "v1.34.0-fake"}
+        names = [
+            {"name": kind.plural, "kind": kind.kind}
+            for kind in self.storage.objects
+            if path in (f"/apis/{kind.api_version}", f"/api/{kind.api_version}")
+        ]
+        if not names:
+            raise Refusal(404, "NotFound", "the server could not find the requested resource")
+        return {"kind": "APIResourceList", "resources": names}
+
+    def _do(self, logged: Request, body: bytes) -> Json:
+        kind, key = logged.kind, (logged.namespace, logged.name)
+        assert kind is not None
+        manager = logged.query.get("fieldManager", "")
+        match logged.verb:
+            case "get":
+                return self.storage.get(kind, key).full()
+            case "create":
+                return self.storage.create(kind, logged.namespace, json.loads(body), manager).full()
+            case "update":
+                return self.storage.update(kind, key, json.loads(body), manager, logged.subresource).full()
+            case "delete":
+                uid = (json.loads(body or b"{}").get("preconditions") or {}).get("uid")
+                self.storage.delete(kind, key, uid)
+                return {"kind": "Status", "status": "Success"}
+            case "patch" if logged.content_type == "application/json-patch+json":
+                return self._json_patch(kind, key, json.loads(body), manager)
+            case "patch" if logged.content_type == "application/apply-patch+yaml":
+                if not manager:
+                    raise Refusal(422, "Invalid", "fieldManager: Required value: is required for apply patch")
+                force = logged.query.get("force") == "true"
+                intent = _read_as_yaml(body)
+                return self.storage.apply(
+                    kind, key, intent, manager, force=force, subresource=logged.subresource
+                ).full()
+        raise Refusal(415, "UnsupportedMediaType", f"{logged.verb} {logged.content_type}")
+
+    def _json_patch(self, kind: Kind, key: tuple[str, str], operations: list[Json], manager: str) -> Json:
+        obj = self.storage.get(kind, key).full()
+        for operation in operations:
+            if operation["op"] != "replace":
+                raise Refusal(422, "Invalid", "the fake knows only replace")
+            node = obj
+            *trail, last = operation["path"].strip("/").split("/")
+            for step in trail:
+                node = node[step]
+            node[last] = operation["value"]
+        return self.storage.update(kind, key, obj, manager).full()
+
+    # List and watch
+
+    def _list(self, request: web.Request, logged: Request) -> Json:
+        kind = logged.kind
+        assert kind is not None
+        limit = int(logged.query.get("limit", "0"))
+        after, version = "", self.storage.version
+        if token := logged.query.get("continue"):
+            after, at = token.rsplit("@", 1)
+            version = int(at)
+            if version < self.storage.oldest[kind]:
+                raise Refusal(410, "Expired", "the provided continue parameter is too old")
+        items: list[Json] = []
+        more = ""
+        for key, obj in sorted(self._at(kind, version).items()):
+            text = "/".join(key)
+            if text <= after or not _selected(obj, logged.query, logged.namespace):
+                continue
+            if limit and len(items) == limit:
+                more = (
+                    f"{'/'.join((items[-1]['metadata'].get('namespace', ''), items[-1]['metadata']['name']))}@{version}"
+                )
+                break
+            items.append(obj)
+        if "PartialObjectMetadataList" in request.headers.get("Accept", ""):
+            items = [{"metadata": item["metadata"]} for item in items]
+        elif kind.group != "draftmark.dev":
+            # As the real one: items of built-in kinds do not name their kind.
+            items = [{k: v for k, v in item.items() if k not in ("apiVersion", "kind")} for item in items]
+        return {
+            "kind": f"{kind.kind}List",
+            "apiVersion": kind.api_version,
+            "metadata": {"resourceVersion": str(version), **({"continue": more} if more else {})},
+            "items": items,
+        }
+
+    def _at(self, kind: Kind, version: int) -> dict[tuple[str, str], Json]:
+        """All objects as they were at a version: later pages show the same moment as the first."""
+        objects = {key: stored.full() for key, stored in self.storage.objects[kind].items()}
+        for change in reversed(self.storage.history[kind]):
+            if change.version <= version:
+                break
+            metadata = (change.after or change.before or {})["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
+            if change.before is None:
+                objects.pop(key, None)
+            else:
+                objects[key] = change.before
+        return objects
+
+    async def _watch(self, request: web.Request, logged: Request) -> web.StreamResponse:
+        kind = logged.kind
+        assert kind is not None
+        sent = int(logged.query.get("resourceVersion") or self.storage.version)
+        self.storage.since(kind, sent)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        watcher = _Watcher(kind, {}, logged.namespace, response)
+        self._watchers.append(watcher)
+        task = asyncio.current_task()
+        assert task is not None
+        self._watch_tasks.add(task)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + float(logged.query.get("timeoutSeconds", "3600"))
+        try:
+            while loop.time() < ends and request.transport is not None:
+                try:
+                    changes = self.storage.since(kind, sent)
+                except Refusal as refusal:
+                    await watcher.send("ERROR", refusal.status())
+                    break
+                except KeyError:  # the kind was removed
+                    break
+                for change in changes:
+                    sent = change.version
+                    await self._deliver(watcher, logged, change)
+                if await self._nothing_new(sent, ends) and not self.storage.since(kind, sent):
+                    sent = max(sent, self.storage.version)
+                    metadata = {"resourceVersion": str(sent), "creationTimestamp": None}
+                    await watcher.send("BOOKMARK", {"kind": kind.kind, "metadata": metadata})
+        except (ConnectionResetError, asyncio.CancelledError):
+            pass
+        finally:
+            self._watch_tasks.discard(task)
+            self._watchers.remove(watcher)
+        return response
+
+    async def _nothing_new(self, sent: int, ends: float) -> bool:
+        """Wait for a change; True when a bookmark is due first."""
+        left = min(self.bookmark_interval_s, max(ends - asyncio.get_running_loop().time(), 0.0))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left), self.storage.changed:
+                await self.storage.changed.wait_for(lambda: self.storage.version > sent)
+                return False
+        return True
+
+    async def _deliver(self, watcher: _Watcher, logged: Request, change: Change) -> None:
+        before = change.before if change.before and _selected(change.before, logged.query, logged.namespace) else None
+        after = change.after if change.after and _selected(change.after, logged.query, logged.namespace) else None
+        if before is None and after is None:
+            return
+        if self._drop.get(watcher.kind, 0) > 0:
+            self._drop[watcher.kind] -= 1
+            return
+        if after is None:
+            assert before is not None
+            gone = {**before, "metadata": {**before["metadata"], "resourceVersion": str(change.version)}}
+            await watcher.send("DELETED", gone)
+        else:
+            await watcher.send("MODIFIED" if before else "ADDED", after)
+
+
+def _verb(request: web.Request, name: str) -> str:
+    if request.method == "GET":
+        return "watch" if request.query.get("watch") == "true" else "get" if name else "list"
+    return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[request.method]
+
+
+def _selected(obj: Json, query: dict[str, str], namespace: str) -> bool:
+    metadata = obj["metadata"]
+    if namespace and metadata.get("namespace") != namespace:
+        return False
+    labels = metadata.get("labels") or {}
+    wanted = (part.split("=") for part in query.get("labelSelector", "").split(",") if part)
+    return all(labels.get(key) == value for key, value in wanted)
+
+
+def _read_as_yaml(body: bytes) -> Json:
+    """Apply bodies go through a YAML 1.1 reader: what that refuses or changes is refused or changed here."""
+    if _SURROGATE_ESCAPE.search(body):
+        raise Refusal(400, "BadRequest", "error decoding YAML: found invalid Unicode character escape code")
+    text = body.decode()
+    if _UNPRINTABLE.search(text):
+        raise Refusal(400, "BadRequest", "error decoding YAML: control characters are not allowed")
+    folded: Json = json.loads(re.sub("[\x85\u2028\u2029]", " ", text))
+    return folded
+
+
+def _abort(request: web.Request) -> web.StreamResponse:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+__all__ = ["FakeApi", "Request", "Stored"]
