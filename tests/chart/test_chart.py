@@ -1,0 +1,257 @@
+"""The Helm chart as Helm renders it: one `helm template` for most tests."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from draftmark.api.defaults import Defaults
+from draftmark.engines.registry import ENGINES
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "draftmark"
+NAMESPACE = "draftmark-system"
+
+Object = dict[str, Any]
+
+
+def find_helm() -> str:
+    """The helm to use, in the order: DRAFTMARK_HELM, what `make test` built, PATH."""
+    if named := os.environ.get("DRAFTMARK_HELM"):
+        return named
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "draftmark"
+    cache = Path(os.environ.get("DRAFTMARK_CACHE") or base).expanduser()
+    built = sorted(cache.glob("bin/*/helm"), key=lambda path: path.stat().st_mtime)
+    found = str(built[-1]) if built else shutil.which("helm")
+    if found is None:
+        pytest.fail(
+            f"No helm: not in DRAFTMARK_HELM, {cache}/bin/*/ or PATH. Run `make test`, which builds it, or set "
+            "DRAFTMARK_HELM to its path.",
+            pytrace=False,
+        )
+    return found
+
+
+def helm(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([find_helm(), *args], capture_output=True, text=True, timeout=60)
+
+
+def render(*args: str) -> list[Object]:
+    answer = helm("template", "draftmark", str(CHART), "--namespace", NAMESPACE, *args)
+    assert answer.returncode == 0, answer.stderr
+    return [document for document in yaml.safe_load_all(answer.stdout) if document]
+
+
+@pytest.fixture(scope="module")
+def rendered() -> list[Object]:
+    """Everything, with the values as they are."""
+    return render()
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    return [item for item in objects if item["kind"] == kind]
+
+
+def pod_templates(objects: list[Object]) -> Iterator[Object]:
+    for item in objects:
+        if isinstance(template := item.get("spec", {}).get("template"), dict):
+            yield template
+
+
+def test_lint_has_nothing_to_say() -> None:
+    answer = helm("lint", "--strict", str(CHART))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_every_object_is_whole_and_named_once(rendered: list[Object]) -> None:
+    assert all({"apiVersion", "kind", "metadata"} <= set(item) for item in rendered)
+    names = [(item["kind"], item["metadata"]["name"]) for item in rendered]
+    assert len(names) == len(set(names))
+
+
+def test_namespaced_objects_are_in_the_release_namespace(rendered: list[Object]) -> None:
+    cluster_wide = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    for item in rendered:
+        assert (item["metadata"].get("namespace") == NAMESPACE) is (item["kind"] not in cluster_wide)
+
+
+def test_pods_meet_the_restricted_standard(rendered: list[Object]) -> None:
+    templates = list(pod_templates(rendered))
+    assert templates
+    for template in templates:
+        pod = template["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 65532
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        assert all(set(volume) <= {"name", "configMap", "emptyDir"} for volume in pod["volumes"])
+        for container in pod["containers"] + pod.get("initContainers", []):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"]
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_rights_name_no_secret_and_no_wildcard(rendered: list[Object]) -> None:
+    roles = of_kind(rendered, "ClusterRole") + of_kind(rendered, "Role")
+    assert len(roles) == 4
+    for role in roles:
+        for rule in role["rules"]:
+            words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            assert not any("*" in word for word in words)
+            assert not {"secrets", "escalate", "bind", "impersonate"} & words
+
+
+def test_operator_gets_the_generated_rules(rendered: list[Object]) -> None:
+    rules = yaml.safe_load((CHART / "files/rbac/cluster-role.yaml").read_text())
+    (role,) = (r for r in of_kind(rendered, "ClusterRole") if r["metadata"]["name"] == f"{NAMESPACE}:draftmark")
+    assert role["rules"] == rules
+    (own,) = of_kind(rendered, "Role")
+    assert own["rules"] == yaml.safe_load((CHART / "files/rbac/role.yaml").read_text())
+
+
+def test_bindings_lead_from_the_pods_to_the_roles(rendered: list[Object]) -> None:
+    (account,) = of_kind(rendered, "ServiceAccount")
+    (deployment,) = of_kind(rendered, "Deployment")
+    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+    for binding in of_kind(rendered, "ClusterRoleBinding") + of_kind(rendered, "RoleBinding"):
+        role = binding["roleRef"]
+        assert role["name"] in {item["metadata"]["name"] for item in of_kind(rendered, role["kind"])}
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": account["metadata"]["name"], "namespace": NAMESPACE}
+        ]
+
+
+def test_users_get_rights_through_the_clusters_own_roles(rendered: list[Object]) -> None:
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    roles = {item["metadata"]["name"].rpartition(":")[2]: item for item in of_kind(rendered, "ClusterRole")}
+    assert f"{prefix}view" in roles["view"]["metadata"]["labels"]
+    assert f"{prefix}view" not in roles["edit"]["metadata"]["labels"]
+    assert f"{prefix}edit" in roles["edit"]["metadata"]["labels"]
+    verbs = {verb for rule in roles["view"]["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"}
+    scale = [r for r in roles["edit"]["rules"] if "inferenceservices/scale" in r["resources"]]
+    assert scale
+    assert {"update", "patch"} <= set(scale[0]["verbs"])
+
+
+def test_two_replicas_that_drains_take_one_by_one(rendered: list[Object]) -> None:
+    (deployment,) = of_kind(rendered, "Deployment")
+    (budget,) = of_kind(rendered, "PodDisruptionBudget")
+    assert deployment["spec"]["replicas"] == 2
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert "podAntiAffinity" in deployment["spec"]["template"]["spec"]["affinity"]
+
+
+def test_selectors_match_the_pods(rendered: list[Object]) -> None:
+    (deployment,) = of_kind(rendered, "Deployment")
+    (service,) = of_kind(rendered, "Service")
+    (budget,) = of_kind(rendered, "PodDisruptionBudget")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    for selector in (
+        deployment["spec"]["selector"]["matchLabels"],
+        budget["spec"]["selector"]["matchLabels"],
+        service["spec"]["selector"],
+    ):
+        assert selector.items() <= labels
+    (port,) = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
+    assert [(p["name"], p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [
+        ("http-metrics", 8080, port["name"])
+    ]
+
+
+def test_defaults_are_what_the_operator_accepts_and_are_mounted_where_it_looks(rendered: list[Object]) -> None:
+    (config,) = of_kind(rendered, "ConfigMap")
+    defaults = Defaults.model_validate(yaml.safe_load(config["data"]["defaults.yaml"]))
+    assert defaults.engines is not None
+    for name, engine in defaults.engines.items():
+        assert engine.version is not None
+        assert ENGINES[name].flag_table(engine.version) is not None
+    (template,) = pod_templates(rendered)
+    (container,) = template["spec"]["containers"]
+    assert "--defaults=/etc/draftmark/defaults.yaml" in container["args"]
+    assert {"name": "defaults", "mountPath": "/etc/draftmark", "readOnly": True} in container["volumeMounts"]
+    assert template["spec"]["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
+
+
+def test_definitions_stay_when_the_release_goes(rendered: list[Object]) -> None:
+    definitions = of_kind(rendered, "CustomResourceDefinition")
+    sources = {
+        item["metadata"]["name"]: item
+        for path in (CHART / "files/crds").glob("*.yaml")
+        for item in yaml.safe_load_all(path.read_text())
+    }
+    assert "inferenceservices.draftmark.dev" in sources, "charts/draftmark/files/crds is empty. Run `make generate`."
+    assert len(definitions) == len(sources)
+    for definition in definitions:
+        assert definition["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+        assert definition == sources[definition["metadata"]["name"]]
+
+
+@pytest.fixture(scope="module")
+def changed() -> list[Object]:
+    """Everything, with other values than the usual ones."""
+    return render(
+        *("--set", "crds.install=false", "--set", "replicas=3", "--set", "defaults.registryMirror=registry.example"),
+        *("--set", "metrics.prometheusAnnotations=true", "--set", "podLabels.team=a", "--set", "image.tag=x"),
+        *("--set", f"image.digest=sha256:{'0' * 64}", "--set", "imagePullSecrets[0].name=pull"),
+        *("--set", "rbac.aggregateToUserRoles=false", "--set", "metrics.service=false", "--set", "workers=3"),
+        *("--set", "priorityClassName=high", "--set", "tolerations[0].operator=Exists", "--set", "logLevel=debug"),
+        *("--set", "nodeSelector.disk=fast", "--set", "affinity.nodeAffinity.x=y", "--set", "podAnnotations.a=b"),
+    )
+
+
+def test_definitions_can_be_left_out(changed: list[Object]) -> None:
+    assert of_kind(changed, "CustomResourceDefinition") == []
+
+
+def test_changed_defaults_roll_the_operator(rendered: list[Object], changed: list[Object]) -> None:
+    before, after = (next(pod_templates(objects))["metadata"]["annotations"] for objects in (rendered, changed))
+    assert before["checksum/defaults"] != after["checksum/defaults"]
+
+
+def test_values_arrive(changed: list[Object]) -> None:
+    (deployment,) = of_kind(changed, "Deployment")
+    assert deployment["spec"]["replicas"] == 3
+    template = deployment["spec"]["template"]
+    assert template["metadata"]["labels"]["team"] == "a"
+    assert template["metadata"]["annotations"].items() >= {"a": "b", "prometheus.io/port": "8080"}.items()
+    pod = template["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert pod["priorityClassName"] == "high"
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["nodeSelector"] == {"disk": "fast"}
+    assert pod["affinity"] == {"nodeAffinity": {"x": "y"}}
+    (container,) = pod["containers"]
+    assert container["image"].endswith("@sha256:" + "0" * 64)
+    assert {"--workers=3", "--log-level=debug"} <= set(container["args"])
+    assert of_kind(changed, "Service") == []
+    assert len(of_kind(changed, "ClusterRole")) == 1
+
+
+def test_schema_knows_the_values_and_no_others() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert {*values, "global"} == set(schema["properties"])
+    for name, value in values.items():
+        described = schema["properties"][name]
+        if "properties" in described and name not in {"affinity", "resources"}:  # Kubernetes names what is in these
+            assert set(value) == set(described["properties"]), name
+
+
+def test_schema_refuses_typos_and_wrong_types_and_says_where() -> None:
+    answer = helm(
+        *("template", "draftmark", str(CHART), "--set", "replica=3", "--set", "workers=many"),
+        *("--set", "defaults.engine.x=1", "--set", "logLevel=loud", "--set", "image.digest=latest"),
+    )
+    assert answer.returncode != 0
+    for wrong in ("'replica'", "/workers", "'engine'", "/logLevel", "/image/digest"):
+        assert wrong in answer.stderr
