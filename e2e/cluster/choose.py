@@ -1,0 +1,153 @@
+"""Which cluster the demo uses: what the user has comes before what we make.
+
+A cluster that the user names wins, then kind where a Docker engine answers,
+then a node of our own. Each choice says why it was made. Tests do not ask
+here: they only ever use a cluster that they made.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from e2e.cluster import images
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.kind import Kind, docker_answers, docker_build
+from e2e.cluster.progress import say
+
+#: Our images by the name of their folder under images/.
+IMAGES = {"operator": images.operator, "llama-cpp-cpu": images.llama_cpp}
+
+
+class Target(Protocol):
+    """A cluster, whoever made it."""
+
+    @property
+    def kubeconfig(self) -> Path: ...
+
+    def up(self) -> None: ...
+
+    def deliver(self, name: str) -> str:
+        """Build one of `IMAGES`, bring it to where the nodes find it, and return its reference."""
+
+    def place(self, file: Path) -> str | None:
+        """Put a file on the node and return its folder there, or None where nodes are out of reach."""
+
+    def down(self) -> bool:
+        """Remove the cluster; False if it is not ours to remove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    cluster: Cluster
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.cluster.kubeconfig
+
+    def up(self) -> None:
+        self.cluster.up()
+
+    def deliver(self, name: str) -> str:
+        image = IMAGES[name]()
+        self.cluster.load([image])
+        return image.reference
+
+    def place(self, file: Path) -> str:
+        folder = self.cluster.state / "models"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(file, folder)
+        return str(folder)
+
+    def down(self) -> bool:
+        self.cluster.down()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class InKind:
+    kind: Kind
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.kind.kubeconfig
+
+    def up(self) -> None:
+        self.kind.up()
+
+    def deliver(self, name: str) -> str:
+        reference = docker_build(name, "localhost/draftmark")
+        self.kind.load(reference)
+        return reference
+
+    def place(self, file: Path) -> str:
+        self.kind.copy_to_node(file, "/models")
+        return "/models"
+
+    def down(self) -> bool:
+        self.kind.down()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The user's cluster, which takes its images from a registry."""
+
+    kubeconfig: Path
+    registry: str
+
+    def up(self) -> None:
+        """It is up, or not ours to bring up."""
+
+    def deliver(self, name: str) -> str:
+        if not docker_answers():
+            return images.push(IMAGES[name](), self.registry)
+        reference = docker_build(name, self.registry)
+        subprocess.run(["docker", "push", reference], check=True)
+        return reference
+
+    def place(self, file: Path) -> None:
+        return None
+
+    def down(self) -> bool:
+        return False
+
+
+def choose(name: str, *, egress: bool) -> Target:
+    """Choose a cluster and say why.
+
+    Raises:
+        RuntimeError: There is none and none can be made here, or a setting is missing.
+    """
+    if given := os.environ.get("KUBECONFIG"):
+        registry = os.environ.get("REGISTRY", "").rstrip("/")
+        say(f"  cluster: the one of KUBECONFIG={given}, context {_context(given)}, because KUBECONFIG is set")
+        if not registry:
+            raise RuntimeError(
+                "KUBECONFIG is set, and that cluster's nodes can only pull images from a registry. "
+                "Set REGISTRY to one that you may push to and they may pull from, such as "
+                "REGISTRY=registry.example.com/me, or unset KUBECONFIG to have a cluster made here."
+            )
+        return Given(Path(given), registry)
+    if docker_answers():
+        say("  cluster: kind, because KUBECONFIG is not set and a Docker engine answers")
+        return InKind(Kind(name))
+    if platform.system() == "Linux" and os.geteuid() == 0:
+        say("  cluster: one node made here, because KUBECONFIG is not set and no Docker engine answers")
+        return Own(Cluster(name, egress=egress))
+    raise RuntimeError(
+        "KUBECONFIG is not set, no Docker engine answers, and only root on Linux can make a node. "
+        "Start Docker, or set KUBECONFIG and REGISTRY, or run this as root on Debian."
+    )
+
+
+def _context(kubeconfig: str) -> str:
+    """The current context; only asked of a kubectl that is there, since ours may first have to be built."""
+    if kubectl := shutil.which("kubectl"):
+        command = [kubectl, "config", "current-context"]
+        answer = subprocess.run(command, text=True, capture_output=True, env={**os.environ, "KUBECONFIG": kubeconfig})
+        return answer.stdout.strip() or "(none)"
+    return "(unknown: no kubectl on PATH)"
