@@ -29,6 +29,8 @@ CACHE_FOLDER: Final = "/cache"
 #: Types that --cache-type-k/-v take. Source: `llama-server --help` of v0.7.0 (build 11669), also in its flag table.
 CACHE_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
+_NO_TOOLS: Final = "nothing: it would let whoever reaches the port run commands in the pod"
+
 #: Flags that follow from fields of the InferenceService, and the field to use instead.
 RESERVED: Final = {
     "--host": "the operator (the pod's address)",
@@ -54,6 +56,22 @@ RESERVED: Final = {
     "--ssl-key-file": "nothing: the probes and the Service speak plain HTTP",
     "--ssl-cert-file": "nothing: the probes and the Service speak plain HTTP",
     "--api-prefix": "nothing: clients, probes and metrics use the paths as they are",
+    "--tools": _NO_TOOLS,
+    "--tools-runtime": _NO_TOOLS,
+    "--agent": _NO_TOOLS,
+    "--mcp-servers-config": _NO_TOOLS,
+    "--mcp-servers-json": _NO_TOOLS,
+    "--ui-mcp-proxy": _NO_TOOLS,
+    "--docker-repo": "model.uri",
+    "--models-preset": "model.uri (one model is served here)",
+    "--models-max": "model.uri (one model is served here)",
+    "--models-autoload": "model.uri (one model is served here)",
+    "--path": "nothing: files of the container are not served",
+    "--media-path": "nothing: files of the container are not served",
+    "--slot-save-path": "nothing: the root file system is read-only",
+    "--log-file": "nothing: logs go to the container's output",
+    "--props": "nothing: settings change by a new revision only",
+    "--sleep-idle-seconds": "replicas",
 }
 
 # The start-up budget follows the largest size that the model can have. A crash is seen at once whatever the budget;
@@ -92,7 +110,13 @@ class LlamaCpp:
         return FlagTable.load(self.name, version)
 
     def refuse(
-        self, *, source: ModelSource, options: EngineOptions, args: Sequence[str], table: FlagTable | None
+        self,
+        *,
+        source: ModelSource,
+        options: EngineOptions,
+        args: Sequence[str],
+        env_names: Sequence[str],
+        table: FlagTable | None,
     ) -> Unplannable | None:
         if isinstance(source, ClaimModel | ImageModel) and not source.path.endswith(".gguf"):
             return Unplannable(
@@ -105,6 +129,12 @@ class LlamaCpp:
                 code="UnsupportedOption",
                 message=f"engine.options.kvCacheDType '{options.kv_cache_dtype}' is none of llama-cpp's types. "
                 f"Use one of {', '.join(CACHE_TYPES)}.",
+            )
+        if taken := sorted(name for name in env_names if _is_flag(name, table)):
+            return Unplannable(
+                code="InvalidEnv",
+                message=f"engine.env sets {', '.join(taken[:5])}, which llama-server reads as arguments, past every "
+                "check. Use engine.args or the field of the InferenceService instead.",
             )
         if table is not None and (problems := check_args(table, args, RESERVED)):
             return Unplannable(code="InvalidArgs", message=" ".join(p.message for p in problems))
@@ -153,6 +183,12 @@ class LlamaCpp:
             grace_s=GRACE_S,
             metrics_path="/metrics",
         )
+
+
+def _is_flag(name: str, table: FlagTable | None) -> bool:
+    """Whether an environment variable is another spelling of a flag."""
+    by_table = table is not None and any(flag.environment == name for flag in table.flags)
+    return by_table or name.startswith("LLAMA_ARG_") or name == "LLAMA_API_KEY"
 
 
 def start_budget_s(source: ModelSource, max_model_bytes: int | None) -> int:
