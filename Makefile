@@ -13,7 +13,7 @@ help: ## List the targets
 setup: .venv/.ready ## Make .venv with the pinned dependencies and the command line in it
 
 .venv/.ready: pyproject.toml requirements-dev.txt
-	python3 -m venv .venv
+	python3 -m venv .venv || { apt-get update -qq && apt-get install -y -qq python3-venv && python3 -m venv .venv; }
 	.venv/bin/pip install --quiet --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt)
 	.venv/bin/uv pip sync --quiet --require-hashes --python $(PY) requirements-dev.txt
 	.venv/bin/uv pip install --quiet --no-deps --python $(PY) --editable .

@@ -92,6 +92,8 @@ def explain(files: tuple[str, ...], nodes: Path | None, defaults: Path | None, o
 def validate(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
     """Check InferenceServices without a cluster; unknown fields are errors."""
     services = _load_services(files)
+    for service in services:
+        _check_schema(service)
     unknown = [f"{_where(s)}: {path}" for s in services for path in _unknown_fields(s)]
     if unknown:
         fail(f"unknown fields: {'; '.join(unknown)}. Correct or remove them.")
@@ -197,7 +199,10 @@ def _decide_all(
     decided = []
     for service in services if services is not None else _load_services(files):
         _check_schema(service)
-        seen = Observation(service={**service, "status": {}}, cluster=cluster, defaults=configured)
+        # As it would be applied to an empty cluster: what is being deleted elsewhere is new there.
+        metadata = {key: value for key, value in service["metadata"].items() if key != "deletionTimestamp"}
+        service = {**service, "metadata": metadata, "status": {}}
+        seen = Observation(service=service, cluster=cluster, defaults=configured)
         decided.append((seen, decide(seen, now)))
     return decided
 
@@ -206,9 +211,12 @@ def _read_cluster(nodes: Path | None) -> ClusterFacts:
     if nodes is None:
         return ClusterFacts()
     try:
-        return ClusterFacts(nodes=read_nodes(load_manifests(nodes.read_text("utf-8"))))
+        objects = load_manifests(nodes.read_text("utf-8"))
     except (OSError, ValueError) as error:
         fail(f"--nodes {nodes}: {error}")
+    if others := sorted({str(item["kind"]) for item in objects if item["kind"] != "Node"}):
+        fail(f"--nodes {nodes}: expected Nodes, found {', '.join(others[:3])}. Give it kubectl get nodes -o yaml.")
+    return ClusterFacts(nodes=read_nodes(objects))
 
 
 def _load_services(files: Iterable[str]) -> list[dict[str, Any]]:

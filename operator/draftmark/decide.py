@@ -6,7 +6,7 @@ Stopped after `decide`, the same code is `draftmark render` and `draftmark expla
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ class _Chosen:
     known: tuple[Revision, ...]
     refused: Unplannable | None = None
     suggestion: Suggestion | None = None
+    held: str | None = None
 
 
 def decide(seen: Observation, now: datetime) -> Decision:
@@ -62,20 +63,27 @@ def decide(seen: Observation, now: datetime) -> Decision:
     spec = read_spec(seen.service)
     if isinstance(spec, Unplannable):
         known = _known_revisions(seen)
-        return _carry_out(seen, now, _Chosen(current=pinned.newest(known), known=known, refused=spec), replicas=None)
+        stay = _Chosen(current=pinned.newest(known), known=known, refused=spec, held=_unread_pins(seen))
+        return _carry_out(seen, now, stay, replicas=None)
     chosen = _choose_revision(seen, spec)
+    chosen = replace(chosen, held=_unread_pins(seen) or chosen.held)
     decision = _carry_out(seen, now, chosen, replicas=spec.replicas)
-    if spec.paused:
-        return Decision(
-            plan=decision.plan,
-            refused=decision.refused,
-            suggestion=decision.suggestion,
-            revisions=decision.revisions,
-            replicas=spec.replicas,
-            is_paused=True,
-            decided_at=now,
-        )
-    return decision
+    return replace(_without_actions(decision), is_paused=True, held=None) if spec.paused else decision
+
+
+def _without_actions(decision: Decision) -> Decision:
+    return replace(decision, pins=(), desired=(), prune=(), prove=None, requeue_after=None)
+
+
+def _unread_pins(seen: Observation) -> str | None:
+    """Why it is not known what runs; without that, today's choice would replace it."""
+    for kind in ("ControllerRevision", "Deployment"):
+        if kind in seen.unread:
+            return (
+                f"The service's {kind}s cannot be read ({seen.unread[kind]}), so nothing is changed. Give the operator "
+                "the right to list them, or wait until the API server answers."
+            )
+    return None
 
 
 def read_spec(service: Json) -> InferenceServiceSpec | Unplannable:
@@ -109,6 +117,9 @@ def _choose_revision(seen: Observation, spec: InferenceServiceSpec) -> _Chosen:
     if found is not None:
         return _Chosen(current=pinned.bump(found, known), known=known, suggestion=_suggest(found, fresh))
 
+    if _is_listed(seen, names.revision_name(seen.name, revision)):
+        return _Chosen(current=before, known=known, held=_unreadable_pin(names.revision_name(seen.name, revision)))
+
     accept = wanted.get("accept")
     accepts = accept is not None and before is not None and accept != before.spec.get("accept")
     if accepts and before is not None:
@@ -123,6 +134,13 @@ def _choose_revision(seen: Observation, spec: InferenceServiceSpec) -> _Chosen:
     if isinstance(made, Unplannable):
         return _Chosen(current=before, known=known, refused=made)
     return _Chosen(current=pinned.bump(made, known), known=known, suggestion=_suggest(made, fresh))
+
+
+def _unreadable_pin(name: str) -> str:
+    return (
+        f"ControllerRevision '{name}' pins what runs, in a form that this version of Draftmark cannot read, so nothing is "
+        "changed. Install the version that wrote it, or delete it to have it made anew (the pods restart)."
+    )
 
 
 def _make_revision(
@@ -164,6 +182,7 @@ def _carry_out(seen: Observation, now: datetime, chosen: _Chosen, *, replicas: i
     common: dict[str, Any] = {
         "refused": chosen.refused,
         "suggestion": chosen.suggestion,
+        "held": chosen.held,
         "replicas": replicas,
         "decided_at": now,
     }
@@ -187,16 +206,17 @@ def _carry_out(seen: Observation, now: datetime, chosen: _Chosen, *, replicas: i
     ]
     reports = tuple(_report(r, current, deployments.get(r.hash), seen, wanted) for r in kept)
     prove, requeue = _prove(seen, now, current, reports)
-    return Decision(
+    decision = Decision(
         pins=tuple(pins),
         desired=tuple(desired),
-        prune=_prune(seen, [*pins, *desired]),
+        prune=_prune(seen, [*pins, *desired], spare=_unreadable_but_serving(seen, chosen, deployments, wanted)),
         prove=prove,
         requeue_after=requeue,
         plan=current.plan,
         revisions=reports,
         **common,
     )
+    return _without_actions(decision) if chosen.held is not None else decision
 
 
 def _deployments_by_revision(seen: Observation) -> dict[str, Json]:
@@ -233,6 +253,19 @@ def _revisions_to_run(
     serving = [r for r in known if r.hash != current.hash and _ready(deployments.get(r.hash)) > 0]
     before = pinned.newest(serving)
     return [current, before] if before is not None else [current]
+
+
+def _unreadable_but_serving(
+    seen: Observation, chosen: _Chosen, deployments: Mapping[str, Json], wanted: int
+) -> frozenset[str]:
+    """Names of what serves although its pin cannot be read: it stays as it is until the current revision serves."""
+    if chosen.current is None or wanted == 0 or _is_complete(deployments.get(chosen.current.hash), wanted):
+        return frozenset()
+    readable = {r.hash for r in (*chosen.known, chosen.current)}
+    serving = [h for h, d in deployments.items() if h not in readable and _ready(d) > 0]
+    return frozenset(
+        name for h in serving for name in (names.engine_name(seen.name, h), names.revision_name(seen.name, h))
+    )
 
 
 def _history(current: Revision, kept: Sequence[Revision], known: Sequence[Revision]) -> list[Revision]:
@@ -289,7 +322,7 @@ def _prove(
     return request, None
 
 
-def _prune(seen: Observation, wanted: Sequence[Manifest]) -> tuple[ObjectRef, ...]:
+def _prune(seen: Observation, wanted: Sequence[Manifest], *, spare: frozenset[str]) -> tuple[ObjectRef, ...]:
     """Owned objects that are no longer wanted. A kind that could not be listed completely is left alone."""
     keep = {(m["kind"], m["metadata"]["name"]) for m in wanted}
     refs = []
@@ -298,7 +331,8 @@ def _prune(seen: Observation, wanted: Sequence[Manifest]) -> tuple[ObjectRef, ..
             continue
         for item in seen.owned(kind):
             metadata = item["metadata"]
-            if (kind, metadata["name"]) not in keep and not metadata.get("deletionTimestamp"):
+            is_wanted = (kind, metadata["name"]) in keep or metadata["name"] in spare
+            if not is_wanted and not metadata.get("deletionTimestamp"):
                 refs.append(
                     ObjectRef(
                         api_version=str(item.get("apiVersion", "")),

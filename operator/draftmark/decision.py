@@ -70,6 +70,8 @@ class Decision:
     revisions: tuple[RevisionReport, ...] = ()
     #: Wanted replicas; None when the spec cannot be read.
     replicas: int | None = None
+    #: Why nothing is changed although something may have to be: what runs cannot be read. None: nothing is held back.
+    held: str | None = None
     is_paused: bool = False
     is_deleted: bool = False
     decided_at: datetime | None = None

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from draftmark.api.defaults import Defaults
+from draftmark.render.yaml_io import load_documents
 
 
 class UnreadableDefaults(ValueError):
@@ -23,16 +23,20 @@ def load_defaults(path: Path | None) -> Defaults:
     if path is None:
         return Defaults()
     try:
-        data = yaml.safe_load(path.read_text("utf-8")) or {}
-        return Defaults.model_validate(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UnreadableDefaults(f"The defaults in {path} cannot be read: {error}") from error
+        documents = load_documents(path.read_text("utf-8"))
+        if len(documents) > 1:
+            raise UnreadableDefaults(f"The defaults in {path} are {len(documents)} YAML documents. Write one.")
+        return Defaults.model_validate(documents[0] if documents else {})
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'the file'}: {e['msg']}"
             for e in error.errors(include_url=False, include_context=False)
         )
         raise UnreadableDefaults(f"The defaults in {path} are not valid: {found}") from error
+    except UnreadableDefaults:
+        raise
+    except (OSError, ValueError) as error:
+        raise UnreadableDefaults(f"The defaults in {path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

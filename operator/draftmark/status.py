@@ -30,6 +30,8 @@ from draftmark.plan import Plan
 #: Bounds of the lists, as in the schema.
 MAX_REASONS: Final = 16
 MAX_REVISIONS: Final = 5
+#: Longest message of one of the reasons, in bytes; all of them leave room for the conditions in 24 KiB.
+REASON_LENGTH: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
         "layout": str(plan.layout),
         "maxContextLength": plan.max_context_length,
         "concurrency": plan.concurrency,
-        "reasons": [{"code": r.code, "message": shorten(r.message)} for r in plan.reasons[:MAX_REASONS]],
+        "reasons": [{"code": r.code, "message": shorten(r.message, REASON_LENGTH)} for r in plan.reasons[:MAX_REASONS]],
     }
     if decision.suggestion is not None:
         written["suggestion"] = {"id": decision.suggestion.id, "message": shorten(decision.suggestion.message)}
@@ -227,6 +229,8 @@ def _progressing(decision: Decision, obstacles: Sequence[Obstacle], problem: Pod
 
     if decision.is_paused:
         return of("False", "Paused", "spec.paused is true: nothing is changed. Set it to false to go on.")
+    if decision.held is not None:
+        return of("False", "Held", decision.held)
     if obstacles:
         return of("False", obstacles[0].code, " ".join(o.message for o in obstacles))
     current = next((r for r in decision.revisions if r.is_current), None)
@@ -289,6 +293,7 @@ def _kstatus(
             (code, message)
             for code, message, holds in (
                 (decision.refused and decision.refused.code, decision.refused and decision.refused.message, True),
+                ("Held", decision.held, decision.held is not None),
                 *((o.code, o.message, o.needs_human) for o in (*obstacles, *contended)),
                 (problem and problem.code, problem and problem.message, bool(problem and problem.needs_human)),
             )
@@ -337,8 +342,9 @@ def transitions(before: Json, after: Json) -> tuple[Transition, ...]:
     suggested = after.get("plan", {}).get("suggestion")
     if suggested and suggested != before.get("plan", {}).get("suggestion"):
         found.append(Transition(type="Normal", reason="Suggestion", message=suggested["message"]))
-    # Stalled repeats another condition's reason; one Event is enough.
-    return tuple({(t.reason, t.message): t for t in found}.values())
+    # Stalled repeats another condition's reason; one Event is enough, and the warning says more.
+    loudest = {t.reason: t for t in sorted(found, key=lambda t: t.type == "Warning")}
+    return tuple(t for t in found if loudest[t.reason] is t)
 
 
 #: Conditions whose change is told, and as which type of Event for each status.

@@ -20,7 +20,7 @@ from draftmark.cluster.errors import (
     Unavailable,
 )
 from draftmark.cluster.kinds import DEPLOYMENTS, INFERENCE_SERVICES, PODS, SERVICES, Kind
-from tests.cluster.conftest import service
+from tests.cluster.conftest import Json, service
 from tests.fake_api import FakeApi
 
 MANAGER = "draftmark"
@@ -102,7 +102,7 @@ async def test_a_write_is_sent_once_whatever_happens(
 async def test_a_server_that_never_answers_is_left(fake_api: FakeApi) -> None:
     fake_api.fault(verb="create", stall=True)
     async with ApiClient(Credentials.plain(fake_api.url), request_timeout_s=0.1) as client:
-        with pytest.raises(Unavailable, match="no answer within 0.1 s"):
+        with pytest.raises(Unavailable, match=r"no answer within 0.1 s"):
             await client.create(SERVICES, "default", service(), field_manager=MANAGER)
 
 
@@ -150,11 +150,11 @@ async def test_text_above_the_basic_plane_survives_an_apply(client: ApiClient) -
 
 
 async def test_a_status_reaches_only_the_status_of_that_very_object(client: ApiClient, fake_api: FakeApi) -> None:
-    parent = {"apiVersion": INFERENCE_SERVICES.api_version, "kind": "InferenceService"}
+    parent: Json = {"apiVersion": INFERENCE_SERVICES.api_version, "kind": "InferenceService"}
     created = fake_api.add(
         INFERENCE_SERVICES, {**parent, "metadata": {"name": "llama", "namespace": "default"}, "spec": {"a": 1}}
     )
-    body = {
+    body: Json = {
         **parent,
         "metadata": {"name": "llama", "uid": created["metadata"]["uid"]},
         "spec": {"a": 2},
@@ -228,18 +228,21 @@ async def test_an_old_version_is_gone_by_status_and_in_the_stream(client: ApiCli
     fake_api.add(SERVICES, service())
     fake_api.storage.compact(SERVICES)
     with pytest.raises(Gone):
-        async for _ in client.watch(SERVICES, resource_version="1"):
-            pass
+        await anext(client.watch(SERVICES, resource_version="1"))
+    events = client.watch(SERVICES, resource_version=str(fake_api.storage.version))
+    assert (await anext(events)).type == "BOOKMARK"
+    await fake_api.fail_watches(SERVICES, 410, "Expired")
     with pytest.raises(Gone):
-        async for _ in client.watch(SERVICES, resource_version=str(fake_api.storage.version)):
-            await fake_api.fail_watches(SERVICES, 410, "Expired")
+        await anext(events)
 
 
 async def test_a_silent_watch_counts_as_dead(client: ApiClient, fake_api: FakeApi) -> None:
     version = str(fake_api.storage.version)
+    events = client.watch(SERVICES, resource_version=version, inactivity_timeout_s=0.3)
+    await anext(events)
+    fake_api.mute_watches(SERVICES)
     with pytest.raises(Unavailable, match=r"no answer within 0.3 s"):
-        async for _ in client.watch(SERVICES, resource_version=version, inactivity_timeout_s=0.3):
-            fake_api.mute_watches(SERVICES)
+        await anext(events)
 
 
 async def test_calls_are_counted_by_verb_kind_and_code(fake_api: FakeApi) -> None:
@@ -306,7 +309,7 @@ async def test_a_refused_token_is_read_again_and_the_request_repeated_once(fake_
 
 
 async def test_a_token_is_read_again_after_five_minutes_and_kept_when_that_fails(fake_api: FakeApi) -> None:
-    now = 0.0
+    clock = [0.0]
     loads = 0
 
     def load(_: Access | None) -> Access:
@@ -316,9 +319,9 @@ async def test_a_token_is_read_again_after_five_minutes_and_kept_when_that_fails
             raise OSError("the file is being replaced")
         return Access(server=fake_api.url, authorization=f"Bearer {loads}")
 
-    credentials = Credentials(load, clock=lambda: now)
+    credentials = Credentials(load, clock=lambda: clock[0])
     seen = []
-    for now in (0.0, 299.0, 301.0, 302.0, 700.0):
+    for clock[0] in (0.0, 299.0, 301.0, 302.0, 700.0):
         seen.append((await credentials.access()).authorization)
     assert seen == ["Bearer 1", "Bearer 1", "Bearer 1", "Bearer 1", "Bearer 3"]
 

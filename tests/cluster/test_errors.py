@@ -25,6 +25,7 @@ def answer(
         (409, answer("Conflict", causes=[{"reason": "FieldManagerConflict"}]), errors.FieldConflict),
         (410, answer("Expired"), errors.Gone),
         (422, answer("Invalid"), errors.Invalid),
+        (422, answer("Invalid", causes=[{"field": "metadata.uid"}]), errors.Conflict),
         (400, answer("BadRequest"), errors.Invalid),
         (429, answer("TooManyRequests"), errors.TooManyRequests),
         (500, answer("InternalError"), errors.Unavailable),

@@ -17,6 +17,7 @@ def test_our_own_objects_are_read_and_only_their_status_is_written() -> None:
     assert [(right.subresource, right.verbs) for right in ours] == [
         ("", ("get", "list", "watch")),
         ("status", ("patch",)),
+        ("finalizers", ("update",)),  # the right to be named in blockOwnerDeletion
     ]
 
 

@@ -201,7 +201,7 @@ class FakeApi:
         answer = self._list(request, logged) if logged.verb == "list" else self._do(logged, body)
         if fault is not None and fault.lost_answer:
             return _abort(request)
-        return web.json_response(answer)
+        return web.json_response(answer, status=201 if logged.verb == "create" else 200)
 
     def _route(self, path: str) -> tuple[Kind | None, str, str, str]:
         for kind in self.storage.objects:
@@ -215,14 +215,28 @@ class FakeApi:
     def _meta(self, path: str) -> Json:
         if path == "/version":
             return {"major": "1", "minor": "34+", "gitVersion": "v1.34.0-fake"}
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/apis":
+            return {"kind": "APIGroupList", "groups": self._groups()}
         names = [
-            {"name": kind.plural, "kind": kind.kind}
+            _resource(kind.plural, kind.kind, namespaced=kind.namespaced)
             for kind in self.storage.objects
             if path in (f"/apis/{kind.api_version}", f"/api/{kind.api_version}")
         ]
+        if path == "/api/v1":
+            # Nobody lists these here, but kopf waits until it has seen that they exist.
+            names += [_resource("namespaces", "Namespace", namespaced=False)]
         if not names:
             raise Refusal(404, "NotFound", "the server could not find the requested resource")
         return {"kind": "APIResourceList", "resources": names}
+
+    def _groups(self) -> list[Json]:
+        versions = dict.fromkeys((kind.group, kind.version) for kind in self.storage.objects if kind.group)
+        return [
+            {"name": group, "versions": [{"version": version}], "preferredVersion": {"version": version}}
+            for group, version in versions
+        ]
 
     def _do(self, logged: Request, body: bytes) -> Json:
         kind, key = logged.kind, (logged.namespace, logged.name)
@@ -339,7 +353,7 @@ class FakeApi:
                 for change in changes:
                     sent = change.version
                     await self._deliver(watcher, logged, change)
-                if await self._nothing_new(sent, ends) and not self.storage.since(kind, sent):
+                if await self._nothing_new(kind, sent, ends) and not self.storage.is_news(kind, sent):
                     sent = max(sent, self.storage.version)
                     metadata = {"resourceVersion": str(sent), "creationTimestamp": None}
                     await watcher.send("BOOKMARK", {"kind": kind.kind, "metadata": metadata})
@@ -350,12 +364,12 @@ class FakeApi:
             self._watchers.remove(watcher)
         return response
 
-    async def _nothing_new(self, sent: int, ends: float) -> bool:
+    async def _nothing_new(self, kind: Kind, sent: int, ends: float) -> bool:
         """Wait for a change; True when a bookmark is due first."""
         left = min(self.bookmark_interval_s, max(ends - asyncio.get_running_loop().time(), 0.0))
         with suppress(TimeoutError):
             async with asyncio.timeout(left), self.storage.changed:
-                await self.storage.changed.wait_for(lambda: self.storage.version > sent)
+                await self.storage.changed.wait_for(lambda: self.storage.is_news(kind, sent))
                 return False
         return True
 
@@ -373,6 +387,11 @@ class FakeApi:
             await watcher.send("DELETED", gone)
         else:
             await watcher.send("MODIFIED" if before else "ADDED", after)
+
+
+def _resource(plural: str, kind: str, *, namespaced: bool) -> Json:
+    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
+    return {"name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": namespaced, "verbs": verbs}
 
 
 def _verb(request: web.Request, name: str) -> str:

@@ -187,6 +187,11 @@ class Storage:
             raise Refusal(410, "Expired", f"too old resource version: {version} ({self.oldest[kind]})")
         return [change for change in self.history[kind] if change.version > version]
 
+    def is_news(self, kind: Kind, version: int) -> bool:
+        """Whether a watch that has delivered up to `version` has something to do: an event, an expiry, a removed kind."""
+        history = self.history.get(kind)
+        return history is None or version < self.oldest[kind] or bool(history and history[-1].version > version)
+
     def compact(self, kind: Kind) -> None:
         """Forget the history: every version before now is expired."""
         self.history[kind].clear()
@@ -196,7 +201,9 @@ class Storage:
 
     def _check(self, kind: Kind, old: Stored, sent: Json) -> None:
         if sent.get("uid") not in (None, old.meta["uid"]):
-            raise Refusal(409, "Conflict", f"Precondition failed: UID in precondition: {sent['uid']}")
+            # Seen in 1.35: an apply, or a replace, to a successor is Invalid; to an absent object it is a Conflict.
+            causes = [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": "metadata.uid"}]
+            raise Refusal(422, "Invalid", "metadata.uid: Invalid value: field is immutable", causes)
         if sent.get("resourceVersion") not in (None, "", old.meta["resourceVersion"]):
             message = (
                 f'Operation cannot be fulfilled on {kind.resource} "{old.meta["name"]}": the object has been modified'

@@ -8,10 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +67,42 @@ class ApiModel(BaseModel):
 
 
 def _number_to_text(value: object) -> object:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-#: A Kubernetes quantity. YAML authors write `cpu: 2`; the API server accepts both forms, and so do we.
+@dataclass(frozen=True, slots=True)
+class ListMap:
+    """A list whose items are told apart by one field; the API server merges by it and refuses duplicates."""
+
+    key: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._without_duplicates, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        marks = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]}
+        return handler(schema) | marks
+
+    def _without_duplicates(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
+        keys = [getattr(item, self.key) for item in items]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise PydanticCustomError(
+                "duplicate", "Duplicate value: {key} {values} stands twice", {"key": self.key, "values": twice[:3]}
+            )
+        return items
+
+
+#: A Kubernetes quantity. YAML authors write `cpu: 2`; the API server accepts both forms, and so do we. It takes no
+#: fraction without quotes: an int-or-string is not a number.
 Quantity = Annotated[
     str,
-    BeforeValidator(_number_to_text),
+    # Before the validator: pydantic leaves a pattern that comes after one out of the schema.
     Field(
         pattern=r"^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$",
         max_length=32,
         json_schema_extra={"x-kubernetes-int-or-string": True},
     ),
+    BeforeValidator(_number_to_text),
 ]
 
 #: A name in the sense of RFC 1123 (one label).

@@ -10,7 +10,18 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from draftmark.api.base import Annotations, ApiModel, DnsLabel, DnsName, LabelKey, Labels, LabelValue, Quantity, Rule
+from draftmark.api.base import (
+    Annotations,
+    ApiModel,
+    DnsLabel,
+    DnsName,
+    LabelKey,
+    Labels,
+    LabelValue,
+    ListMap,
+    Quantity,
+    Rule,
+)
 from draftmark.api.model_uri import SCHEMES, UnreadableUri, parse_model_uri
 
 #: Engines that can be asked for. `engines.registry` has one file for each.
@@ -137,10 +148,8 @@ class EngineSpec(ApiModel):
     env: (
         Annotated[
             tuple[EnvVar, ...],
-            Field(
-                max_length=64,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-            ),
+            Field(max_length=64),
+            ListMap("name"),
         ]
         | None
     ) = None
@@ -286,10 +295,8 @@ class PodTemplate(ApiModel):
     image_pull_secrets: (
         Annotated[
             tuple[ImagePullSecret, ...],
-            Field(
-                max_length=8,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-            ),
+            Field(max_length=8),
+            ListMap("name"),
         ]
         | None
     ) = None
@@ -297,10 +304,8 @@ class PodTemplate(ApiModel):
     volumes: (
         Annotated[
             tuple[Volume, ...],
-            Field(
-                max_length=16,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-            ),
+            Field(max_length=16),
+            ListMap("name"),
         ]
         | None
     ) = None

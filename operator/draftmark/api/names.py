@@ -39,6 +39,9 @@ LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "draftmark"
 
+#: Digest of what the operator wrote last to a child.
+ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
+
 ROLE_ENGINE: Final = "engine"
 
 #: Labels that a user's podTemplate may not set: children are found and selected by them.

@@ -27,9 +27,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
-from draftmark.api.names import FIELD_MANAGER, GROUP
+from draftmark.api.names import ANNOTATION_APPLIED, FIELD_MANAGER
 from draftmark.cluster.client import ApiClient
-from draftmark.cluster.compare import Difference, differences, path_text
+from draftmark.cluster.compare import Difference, Item, differences, path_text
 from draftmark.cluster.contention import Fight
 from draftmark.cluster.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
 from draftmark.cluster.kinds import Kind
@@ -49,10 +49,7 @@ from draftmark.cluster.outcomes import (
 )
 from draftmark.cluster.wire import Json, encode
 
-__all__ = ["ANNOTATION_APPLIED", "Applier", "Cache", "digest_of"]
-
-#: Digest of the intent that was written last.
-ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
+__all__ = ["Applier", "Cache", "digest_of", "restore_lists"]
 
 #: Objects that are remembered. A forgotten one costs a GET, or one write that changes nothing.
 _REMEMBERED: Final = 50_000
@@ -203,7 +200,7 @@ class Applier:
         if memory.handed_over != ref.uid:
             if not is_fresh:
                 return None
-            await self._hand_over(ref, live)
+            live = await self._hand_over(ref, live)
             memory.handed_over = ref.uid
         body = deepcopy(intent)
         body["metadata"]["uid"] = ref.uid
@@ -211,28 +208,35 @@ class Applier:
             stored = await self._client.apply(
                 ref.kind, ref.namespace, ref.name, body, field_manager=self._manager, force=True
             )
-        except Invalid as error:
-            if any(cause.field == "metadata.uid" for cause in error.causes):
-                raise Conflict(error.message, status=error.status, reason=error.reason) from error
-            raise
+        except Invalid:
+            operations = restore_lists(intent, live, found)
+            if not operations:
+                raise
+            stored = await self._client.json_patch(
+                ref.kind, ref.namespace, ref.name, operations, field_manager=self._created_by
+            )
+            # What this patch has set is handed over before the next write.
+            memory.handed_over = ""
+            if is_new or differences(intent, stored):
+                return None
         self._note_written(ref, intent, digest, memory, stored)
         if is_new:
             return Updated(ref=ref)
         memory.fight.note_repair(frozenset(difference.path for difference in found), self._clock())
         return Repaired(ref=ref, paths=_texts(found))
 
-    async def _hand_over(self, ref: ObjectRef, live: Json) -> None:
+    async def _hand_over(self, ref: ObjectRef, live: Json) -> Json:
         entries = hand_over(
             live["metadata"].get("managedFields") or (), created_by=self._created_by, manager=self._manager
         )
         if entries is None:
-            return
+            return live
         operations = [
             # Whoever changes the object meanwhile changes this list too: with a version it is a Conflict, not a loss.
             {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
             {"op": "replace", "path": "/metadata/managedFields", "value": entries},
         ]
-        await self._client.json_patch(ref.kind, ref.namespace, ref.name, operations, field_manager=self._manager)
+        return await self._client.json_patch(ref.kind, ref.namespace, ref.name, operations, field_manager=self._manager)
 
     async def _other_manager(self, ref: ObjectRef, found: tuple[Difference, ...]) -> str:
         live = await self._fetch(ref)
@@ -277,6 +281,41 @@ class Applier:
         if len(self._memories) > _REMEMBERED:
             self._memories.popitem(last=False)
         return memory
+
+
+def restore_lists(intent: Json, live: Json, found: tuple[Difference, ...]) -> list[Json]:
+    """A JSON patch that puts back each list from which an item of ours has vanished.
+
+    Somebody who edits the very key of an item (a Service's port number) makes it another item. An apply adds ours
+    beside it, and what the two share, such as the port's name, makes the object invalid. Empty when that is not the case.
+    Items of others stay, unless they have the name of one of ours.
+    """
+    lists: dict[str, list[Json]] = {}
+    for difference in found:
+        steps = next((difference.path[:i] for i, step in enumerate(difference.path) if isinstance(step, Item)), None)
+        # Only lists outside of other lists: children have no key below one that is worth an edit by hand.
+        if steps is None or difference.live:
+            continue
+        item = difference.path[len(steps)]
+        assert isinstance(item, Item)
+        mine, theirs = _at(intent, steps), _at(live, steps)
+        names = {one["name"] for one in mine if "name" in one}
+        keys = [item.like(one) for one in mine]
+        others = [one for one in theirs if one.get("name") not in names and item.like(one) not in keys]
+        lists["/" + "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in steps)] = mine + others
+    if not lists:
+        return []
+    # Whoever changes the object meanwhile makes it a Conflict, not a loss. A `test` would make it Invalid.
+    version = {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]}
+    return [version, *({"op": "replace", "path": path, "value": value} for path, value in lists.items())]
+
+
+def _at(obj: Json, steps: Sequence[Any]) -> list[Json]:
+    """The list at a path; empty where there is none."""
+    node: Any = obj
+    for step in steps:
+        node = node.get(step, {})
+    return node or []
 
 
 def digest_of(intent: Mapping[str, Any]) -> str:

@@ -23,6 +23,10 @@ class Item:
 
     keys: tuple[tuple[str, str | int], ...]
 
+    def like(self, item: Mapping[str, Any]) -> "Item":
+        """The step to another item of the same list."""
+        return _item(item, tuple(key for key, _ in self.keys))
+
 
 Path = tuple[str | int | Item, ...]
 

@@ -200,6 +200,9 @@ def translate(
             return Conflict(message, **rest)
         case 410:
             return Gone(message, **rest)
+        case 422 if any(cause.field == "metadata.uid" for cause in causes):
+            # An apply that named a uid met a successor of that object. For an absent object it is a 409.
+            return Conflict(message, **rest)
         case 400 | 413 | 415 | 422:
             return Invalid(message, **rest)
         case 429:

@@ -288,7 +288,8 @@ class Informer(Generic[T]):
         before = self._entries.get(key)
         if version <= self._tombstones.get(key, -1) or (before is not None and version <= before.version):
             return
-        entry = _Entry(str(metadata["uid"]), version, _controller_uid(metadata), self._keep(obj))
+        value, kept = self._keep(obj)
+        entry = _Entry(str(metadata["uid"]), version, _controller_uid(metadata), kept)
         self._entries[key] = entry
         if before is not None and before.owner_uid != entry.owner_uid:
             self._disown(before.owner_uid, key)
@@ -297,7 +298,7 @@ class Informer(Generic[T]):
         if before is not None and before.uid != entry.uid:
             self._tell(before, None)
             before = None
-        self._tell(before, entry)
+        self._tell(before, value)
 
     def _delete(self, key: tuple[str, str], version: int) -> None:
         if version > self._tombstones.get(key, -1):
@@ -322,19 +323,22 @@ class Informer(Generic[T]):
             if not keys:
                 del self._owned[owner_uid]
 
-    def _tell(self, old: _Entry | None, new: _Entry | None) -> None:
+    def _tell(self, old: _Entry | None, new: T | None) -> None:
         if self._on_change is None:
             return
         try:
-            self._on_change(None if old is None else self._give(old), None if new is None else self._give(new))
+            self._on_change(None if old is None else self._give(old), new)
         except Exception:  # noqa: BLE001 - a bug of the listener must not end the watch for everybody else
             _log.exception("%s: the listener failed on a change.", self.kind.resource)
 
-    def _keep(self, obj: Json) -> object:
+    def _keep(self, obj: Json) -> tuple[T, object]:
+        """What readers get, and what is stored for it."""
         if self._project is not None:
-            return self._project(obj)
+            value = self._project(obj)
+            return value, value
         metadata = {field: value for field, value in obj["metadata"].items() if field != "managedFields"}
-        return zlib.compress(json.dumps({**obj, "metadata": metadata}, separators=(",", ":")).encode(), 1)
+        whole = {**obj, "metadata": metadata}
+        return cast(T, whole), zlib.compress(json.dumps(whole, separators=(",", ":")).encode(), 1)
 
     def _give(self, entry: _Entry) -> T:
         if self._project is not None:

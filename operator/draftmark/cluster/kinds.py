@@ -97,6 +97,9 @@ _CHILD: Final = (*_READ, "create", "patch", "delete")
 RIGHTS: Final[tuple[Right, ...]] = (
     Right(kind=INFERENCE_SERVICES, verbs=_READ),
     Right(kind=INFERENCE_SERVICES, subresource="status", verbs=("patch",)),
+    # Owner references with blockOwnerDeletion need this where OwnerReferencesPermissionEnforcement is on (OpenShift).
+    # No finalizer is ever set.
+    Right(kind=INFERENCE_SERVICES, subresource="finalizers", verbs=("update",)),
     Right(kind=DEPLOYMENTS, verbs=_CHILD),
     Right(kind=CONTROLLER_REVISIONS, verbs=_CHILD),
     Right(kind=SERVICES, verbs=_CHILD),

@@ -21,12 +21,12 @@ from draftmark.cluster.client import ApiClient
 from draftmark.cluster.credentials import Credentials, official_configuration
 from draftmark.cluster.errors import ApiError
 from draftmark.cluster.kinds import INFERENCE_SERVICES
-from draftmark.cluster.lease import LeadershipLost, LeaseLock
+from draftmark.cluster.lease import LeaseLock
 from draftmark.controller import handlers
 from draftmark.controller.health import Health
 from draftmark.controller.observe import Key, World, key_of
-from draftmark.controller.queue import Priority, WorkQueue
-from draftmark.controller.reconcile import Reconciler, TryAgain, count_conditions
+from draftmark.controller.queue import Priority, TryAgain, WorkQueue
+from draftmark.controller.reconcile import Reconciler, count_conditions
 from draftmark.controller.telemetry import Telemetry
 from draftmark.settings import Settings
 
@@ -135,27 +135,16 @@ class Operator:
         return 0 if was_asked else 1
 
     def _timed(self, reconciler: Reconciler) -> Callable[[Key], Coroutine[Any, Any, None]]:
+        """Reconcile, and measure it; the queue tells what failed, and backs off for that key alone."""
+
         async def work(key: Key) -> None:
-            result = "ok"
+            result = "error"
             started = asyncio.get_running_loop().time()
-            context = {"namespace": key[0], "service": key[1]}
             try:
                 await reconciler.reconcile(key)
-            except TryAgain as error:
+                result = "ok"
+            except (TryAgain, ApiError):
                 result = "retry"
-                logger.info("Not done yet: %s", error, extra=context)
-                raise
-            except ApiError as error:
-                result = "retry"
-                logger.warning("The API server did not take it: %s", error, extra=context)
-                raise
-            except LeadershipLost:
-                result = "not leading"
-                raise
-            except Exception:
-                # A bug. It must neither stop the worker nor stay unseen; the queue backs off for this key alone.
-                result = "error"
-                logger.exception("A service could not be reconciled", extra=context)
                 raise
             finally:
                 elapsed = asyncio.get_running_loop().time() - started

@@ -24,7 +24,7 @@ from typing import Final, Generic, TypeVar
 from draftmark.cluster.errors import ApiError
 from draftmark.cluster.lease import LeadershipLost
 
-__all__ = ["Priority", "WorkQueue"]
+__all__ = ["Priority", "TryAgain", "WorkQueue"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ K = TypeVar("K", bound=Hashable)
 
 _FIRST_BACKOFF_S: Final = 0.005
 _LONGEST_BACKOFF_S: Final = 300.0
+
+
+class TryAgain(Exception):
+    """A handler left something undone, has said so where users see it, and wants to be called again."""
 
 
 class Priority(IntEnum):
@@ -89,12 +93,14 @@ class WorkQueue(Generic[K]):
     @property
     def oldest_age_s(self) -> float:
         """How long the key at the back has waited for a worker."""
-        return _now() - min((item.since for item in self._waiting.values()), default=_now())
+        now = _now()
+        return now - min((item.since for item in self._waiting.values()), default=now)
 
     @property
     def longest_running_s(self) -> float:
         """How long the slowest key is being worked on."""
-        return _now() - min(self._running.values(), default=_now())
+        now = _now()
+        return now - min(self._running.values(), default=now)
 
     def add(self, key: K, priority: Priority = Priority.CHANGE) -> None:
         """Have the key worked on soon, once, however often this is called until then."""
@@ -206,8 +212,8 @@ class WorkQueue(Generic[K]):
                 await handler(key)
             except Exception as error:  # noqa: BLE001 - a bug in the handling of one key must not stop the others
                 delay_s = self.retry(key, (error.retry_after_s or 0.0) if isinstance(error, ApiError) else 0.0)
-                # The traceback is for bugs; these two speak for themselves.
-                trace = None if isinstance(error, ApiError | LeadershipLost) else error
+                # The traceback is for bugs; these speak for themselves.
+                trace = None if isinstance(error, ApiError | LeadershipLost | TryAgain) else error
                 _log.warning("%s failed, trying again in %.1f s: %s", key, delay_s, error, exc_info=trace)
             else:
                 self.forget(key)

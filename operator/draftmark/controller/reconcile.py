@@ -17,7 +17,6 @@ from draftmark.cluster.apply import Applier
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.errors import (
     AdmissionRefused,
-    ApiError,
     Conflict,
     Forbidden,
     Invalid,
@@ -28,6 +27,7 @@ from draftmark.cluster.outcomes import Contended, Foreign, ObjectRef, Outcome, R
 from draftmark.controller.events import record
 from draftmark.controller.observe import Key, World
 from draftmark.controller.prove import prove
+from draftmark.controller.queue import TryAgain
 from draftmark.decide import decide
 from draftmark.decision import Decision, ProveRevision
 from draftmark.observation import Json, Observation, Proof
@@ -40,10 +40,6 @@ _PROOFS_AT_ONCE: Final = 8
 
 #: Refusals that stay until somebody acts; what else fails is expected to pass.
 _NEEDS_HUMAN: Final = (Forbidden, QuotaExceeded, Invalid, AdmissionRefused)
-
-
-class TryAgain(Exception):
-    """Something was left undone, is told in the status, and should be tried again with the queue's back-off."""
 
 
 def _now() -> datetime:
@@ -82,6 +78,8 @@ class Reconciler:
         if decision.is_deleted:
             self._stop_proof(key)
             return
+        if _brings_back(seen, decision) and await self._is_gone(seen):
+            return
         outcomes = await self._apply(seen, decision)
         if decision.prove is not None:
             self._start_proof(key, seen, decision.prove)
@@ -101,6 +99,15 @@ class Reconciler:
         """End the proofs that are under way."""
         for key in list(self._proving):
             self._stop_proof(key)
+
+    async def _is_gone(self, seen: Observation) -> bool:
+        """Ask the API server itself: children vanish as well because the service was deleted, and the cache may hear of
+        that last."""
+        live = await self.client.get(kinds.INFERENCE_SERVICES, seen.namespace, seen.name)
+        if live is not None and live["metadata"].get("uid") == seen.uid:
+            return live["metadata"].get("deletionTimestamp") is not None
+        self.world.drop_service((seen.namespace, seen.name), seen.uid)
+        return True
 
     async def _apply(self, seen: Observation, decision: Decision) -> list[Outcome]:
         if not (decision.pins or decision.desired or decision.prune):
@@ -173,6 +180,14 @@ class Reconciler:
             self.world.wake(key)
 
 
+def _brings_back(seen: Observation, decision: Decision) -> bool:
+    """Whether children are missing that this generation of the service already had."""
+    if seen.status.get("observedGeneration") != seen.generation:
+        return False
+    there = {(kind, item["metadata"]["name"]) for kind, items in seen.children.items() for item in items}
+    return any((m["kind"], m["metadata"]["name"]) not in there for m in (*decision.pins, *decision.desired))
+
+
 def tell_outcomes(outcomes: Iterable[Outcome]) -> tuple[list[Obstacle], list[Obstacle]]:
     """What stands in the way, and what is fought over, in the words of conditions."""
     obstacles: list[Obstacle] = []
@@ -206,6 +221,3 @@ def count_conditions(services: Iterable[Json]) -> dict[tuple[str, str], int]:
         conditions: Sequence[Json] = (service.get("status") or {}).get("conditions") or ()
         counted.update((str(c["type"]), str(c["status"])) for c in conditions)
     return dict(counted)
-
-
-__all__ = ["ApiError", "Reconciler", "TryAgain", "count_conditions", "tell_outcomes"]

@@ -136,6 +136,12 @@ class LlamaCpp:
                 message=f"engine.env sets {', '.join(taken[:5])}, which llama-server reads as arguments, past every "
                 "check. Use engine.args or the field of the InferenceService instead.",
             )
+        if taken := sorted(name for name in env_names if _is_flag(name, table)):
+            return Unplannable(
+                code="InvalidEnv",
+                message=f"engine.env sets {', '.join(taken[:5])}, which llama-server reads as arguments, past every "
+                "check. Use engine.args or the field of the InferenceService instead.",
+            )
         if table is not None and (problems := check_args(table, args, RESERVED)):
             return Unplannable(code="InvalidArgs", message=" ".join(p.message for p in problems))
         return None

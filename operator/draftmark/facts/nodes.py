@@ -65,13 +65,19 @@ def read_nodes(objects: Iterable[Mapping[str, Any]]) -> tuple[NodeFacts, ...]:
     """Facts of the nodes that may get pods; cordoned nodes are left out. Ordered by name."""
     facts = (
         NodeFacts(
-            name=str(node.get("metadata", {}).get("name", "")),
-            container_runtime=str(node.get("status", {}).get("nodeInfo", {}).get("containerRuntimeVersion", "")),
+            name=str(_part(node, "metadata").get("name", "")),
+            container_runtime=str(_part(_part(node, "status"), "nodeInfo").get("containerRuntimeVersion", "")),
         )
         for node in objects
-        if not node.get("spec", {}).get("unschedulable")
+        if not _part(node, "spec").get("unschedulable")
     )
     return tuple(sorted(facts, key=lambda n: n.name))
+
+
+def _part(item: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A map inside an object, empty when there is none: `--nodes` reads any file that it is given."""
+    part = item.get(key)
+    return part if isinstance(part, Mapping) else {}
 
 
 def mounts_images(container_runtime: str) -> bool:

@@ -111,7 +111,8 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem
         )
     return PodProblem(
         code="EngineCrashed",
-        message=f"The engine ended with exit code {exit_code} (restarted {restarts} times).{last}",
+        message=f"The engine ended with exit code {exit_code} (restarted {restarts} times). Correct what its log names: "
+        f"the model, engine.args or engine.resources (kubectl logs --previous has all of it).{last}",
         needs_human=True,
         weight=4,
     )

@@ -12,7 +12,7 @@ _SUFFIX: Final = {
 }  # fmt: skip
 #: Quantities end here. Source: Kubernetes, apimachinery `resource.Quantity`.
 MAX_QUANTITY: Final = Decimal(2**63)
-_QUANTITY: Final = re.compile(r"([+-]?\d+\.?\d*|[+-]?\.\d+)(?:([eE][+-]?\d{1,3})|([numkMGTPE]|[KMGTPE]i)?)")
+_QUANTITY: Final = re.compile(r"([+-]?[0-9]+\.?[0-9]*|[+-]?\.[0-9]+)(?:([eE][+-]?[0-9]{1,3})|([numkMGTPE]|[KMGTPE]i)?)")
 
 
 def parse_quantity(text: str) -> Decimal | None:

@@ -48,13 +48,29 @@ def read_revision(controller_revision: Json) -> Revision | None:
         return Revision(
             hash=str(controller_revision["metadata"]["labels"][names.LABEL_REVISION]),
             number=int(controller_revision["revision"]),
-            spec=data["spec"],
+            spec=_with_maps(data["spec"], "engine", "model"),
             plan=read_plan(data["plan"]),
-            pod_template=data["podTemplate"],
+            pod_template=_checked_template(data["podTemplate"]),
             stored=data,
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _with_maps(data: Json, *keys: str) -> Json:
+    if not all(isinstance(data[key], Mapping) for key in keys):
+        raise TypeError("not what this version writes")
+    return data
+
+
+def _checked_template(template: Json) -> Json:
+    """The parts that a Deployment is made with must be there."""
+    _with_maps(template, "metadata", "spec")
+    _with_maps(template["metadata"], "labels")
+    probe = template["spec"]["containers"][0]["startupProbe"]
+    if not all(isinstance(probe[key], int) for key in ("periodSeconds", "failureThreshold")):
+        raise TypeError("not what this version writes")
+    return template
 
 
 def read_plan(data: Json) -> Plan:

@@ -113,6 +113,7 @@ def _choose_image(
     """Version, image, and whether the version is known to be the image's."""
     configured = (defaults.engines or {}).get(engine.name)
     if keep is not None and spec.engine.image is None:
+        reasons += _reasons_of(keep, "EngineVersion")
         return keep.version, keep.image, True
     if spec.engine.version is not None:
         version = spec.engine.version
@@ -146,10 +147,16 @@ def _without_registry(image: str) -> str:
     return rest if is_registry else image
 
 
+def _reasons_of(keep: Plan, code: str) -> list[Reason]:
+    """Why the plan before chose a value; empty when the user had written it, and there is no choice to keep."""
+    return [reason for reason in keep.reasons if reason.code == code]
+
+
 def _choose_context(spec: InferenceServiceSpec, keep: Plan | None, reasons: list[Reason]) -> int:
     if spec.model.max_context_length is not None:
         return spec.model.max_context_length
-    if keep is not None:
+    if keep is not None and (chosen := _reasons_of(keep, "MaxContextLength")):
+        reasons += chosen
         return keep.max_context_length
     reasons.append(
         Reason(
@@ -164,7 +171,8 @@ def _choose_context(spec: InferenceServiceSpec, keep: Plan | None, reasons: list
 def _choose_concurrency(spec: InferenceServiceSpec, engine: Engine, keep: Plan | None, reasons: list[Reason]) -> int:
     if spec.workload is not None and spec.workload.concurrency is not None:
         return spec.workload.concurrency
-    if keep is not None:
+    if keep is not None and (chosen := _reasons_of(keep, "Concurrency")):
+        reasons += chosen
         return keep.concurrency
     reasons.append(
         Reason(

@@ -37,12 +37,12 @@ def _mark(context: Context, value: object) -> str:
         return str(value)  # raises, and says which name it is
     values: list[object] = context[_VALUES]
     values.append(value)
-    return f'"<value {len(values) - 1}>"'
+    return f"<value {len(values) - 1}>"
 
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=_Files(),
         finalize=_mark,
         undefined=StrictUndefined,
@@ -50,6 +50,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         autoescape=False,  # no HTML here, and no value is ever part of the text
     )
+    # Jinja's own names (`namespace`, `range`) would stand in for a value that was forgotten.
+    environment.globals.clear()
+    return environment
 
 
 @lru_cache(maxsize=256)

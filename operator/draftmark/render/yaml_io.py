@@ -1,6 +1,7 @@
 """Manifests as YAML text, in and out."""
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any, Final
 
 import yaml
@@ -32,16 +33,65 @@ def dump_manifest(manifest: Mapping[str, Any]) -> str:
     )
 
 
+class _JsonLoader(yaml.SafeLoader):
+    """YAML as far as it is JSON, which is what kubectl sends: a date is text."""
+
+
+_JsonLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_documents(text: str) -> list[Any]:
+    """The documents of a YAML (or JSON) stream, as JSON data; empty ones are left out.
+
+    Raises:
+        ValueError: The text is no YAML, or holds what JSON cannot; says where or what.
+    """
+    try:
+        documents = [d for d in yaml.load_all(text, Loader=_JsonLoader) if d is not None]
+        for document in documents:
+            _check_json(document)
+    except yaml.YAMLError as error:
+        raise ValueError(f"This is no YAML: {error}") from error
+    except RecursionError:
+        raise ValueError("This is nested too deeply, or contains itself.") from None
+    except (ValueError, LookupError, AttributeError, OverflowError) as error:
+        # What PyYAML makes of an explicit tag over a text that is none, as in `!!int x`.
+        raise ValueError(f"A value cannot be read: {error}") from error
+    return documents
+
+
+def _check_json(value: object) -> None:
+    match value:
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise ValueError(f"the key {key!r} is no text. Put it in quotes.")
+                _check_json(key)
+                _check_json(item)
+        case list():
+            for item in value:
+                _check_json(item)
+        case str():
+            if any("\ud800" <= c <= "\udfff" for c in value):
+                raise ValueError(f"the text {value!r} has half of a character (a lone surrogate).")
+        case float() if not isfinite(value):
+            raise ValueError(f"the number {value} is none that JSON knows.")
+        case None | bool() | int() | float():
+            pass
+        case _:
+            raise ValueError(f"a {type(value).__name__} is nothing that JSON knows.")
+
+
 def load_manifests(text: str) -> list[dict[str, Any]]:
     """The objects of a YAML (or JSON) stream; Lists are taken apart.
 
     Raises:
         ValueError: The text is no YAML, or not made of objects; says where.
     """
-    try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as error:
-        raise ValueError(f"This is no YAML: {error}") from error
+    documents = load_documents(text)
     found: list[dict[str, Any]] = []
     for document in documents:
         if not isinstance(document, dict):

@@ -1,0 +1,231 @@
+"""The whole operator, in one process with a fake API server: end states and the writes that lead there."""
+
+from collections import Counter
+from copy import deepcopy
+from datetime import datetime
+
+import pytest
+
+from draftmark.api.defaults import Defaults
+from draftmark.cluster.kinds import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    EVENTS,
+    INFERENCE_SERVICES,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Kind,
+)
+from draftmark.controller import reconcile
+from draftmark.decide import decide
+from draftmark.decision import Decision
+from draftmark.observation import Observation
+from tests.controller.conftest import Rig, service
+
+
+async def serve(rig: Rig, name: str = "llama", **spec: object) -> None:
+    rig.api.add(INFERENCE_SERVICES, service(name, **spec))
+    await rig.start()
+    await rig.until(lambda: rig.is_ready(name))
+    await rig.quiet()
+
+
+async def test_an_applied_service_becomes_ready_with_one_write_per_child(rig: Rig) -> None:
+    await serve(rig)
+    written = Counter(rig.writes())
+    assert {verb_kind for verb_kind in written if verb_kind.startswith("create")} == {
+        "create ControllerRevision",
+        "create ServiceAccount",
+        "create Service",
+        "create Deployment",
+        "create Event",
+    }
+    for kind in ("ControllerRevision", "ServiceAccount", "Service", "Deployment"):
+        assert written[f"create {kind}"] == 1
+    # Starting, ready but unproven, proven: each status is written once.
+    assert written["patch InferenceService/status"] <= 4
+    assert len(rig.proofs) == 1
+
+
+async def test_a_restart_writes_nothing(rig: Rig) -> None:
+    await serve(rig)
+    before = rig.writes()
+    await rig.restart()
+    await rig.quiet()
+    assert rig.writes()[len(before) :] == []
+
+
+async def test_changed_defaults_restart_nothing_and_become_a_suggestion(rig: Rig) -> None:
+    await serve(rig)
+    pinned = rig.all(DEPLOYMENTS)[0]["spec"]["template"]
+    rig.defaults = Defaults.model_validate(
+        {"engines": {"llama-cpp": {"images": {"cpu": "registry.example/llama:{version}"}}}}
+    )
+    await rig.restart()
+    await rig.until(lambda: rig.see()["status"]["plan"].get("suggestion"))
+    await rig.quiet()
+    assert [d["spec"]["template"] for d in rig.all(DEPLOYMENTS)] == [pinned]
+    assert len(rig.all(CONTROLLER_REVISIONS)) == 1
+
+    accept = rig.see()["status"]["plan"]["suggestion"]["id"]
+    rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(rollout={"accept": accept}))
+    await rig.until(lambda: rig.is_ready() and len(rig.all(DEPLOYMENTS)) == 1)
+    await rig.quiet()
+    container = rig.all(DEPLOYMENTS)[0]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"].startswith("registry.example/llama:")
+    assert "suggestion" not in rig.see()["status"]["plan"]
+
+
+async def test_an_edit_makes_a_new_revision_and_keeps_the_old_one_until_it_is_complete(rig: Rig) -> None:
+    await serve(rig)
+    old = rig.all(DEPLOYMENTS)[0]["metadata"]["name"]
+    rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(workload={"concurrency": 8}))
+    deleted_with_ready: list[int] = []
+
+    def watch() -> bool:
+        now = {d["metadata"]["name"]: d for d in rig.all(DEPLOYMENTS)}
+        if old not in now and not deleted_with_ready:
+            (new,) = now.values()
+            deleted_with_ready.append(new.get("status", {}).get("readyReplicas", 0))
+        return bool(deleted_with_ready) and rig.is_ready()
+
+    await rig.until(watch)
+    assert deleted_with_ready == [1]
+    await rig.quiet()
+    assert len(rig.all(CONTROLLER_REVISIONS)) == 2
+    assert len(rig.proofs) == 2
+
+
+async def test_scaling_changes_the_deployment_and_no_revision(rig: Rig) -> None:
+    await serve(rig)
+    rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(replicas=3))
+    await rig.until(lambda: rig.see()["status"].get("readyReplicas") == 3)
+    await rig.quiet()
+    assert [d["spec"]["replicas"] for d in rig.all(DEPLOYMENTS)] == [3]
+    assert len(rig.all(CONTROLLER_REVISIONS)) == 1
+
+
+@pytest.mark.parametrize("kind", [DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONTROLLER_REVISIONS])
+async def test_a_child_that_somebody_deletes_comes_back(rig: Rig, kind: Kind) -> None:
+    await serve(rig)
+    child = rig.all(kind)[0]
+    rig.api.remove(kind, child["metadata"]["name"])
+    await rig.until(lambda: rig.all(kind) and rig.all(kind)[0]["metadata"]["uid"] != child["metadata"]["uid"])
+    await rig.quiet()
+    assert len(rig.all(DEPLOYMENTS)) == 1
+    assert len(rig.all(CONTROLLER_REVISIONS)) == 1
+
+
+async def test_an_owned_field_comes_back_and_a_foreign_one_stays(rig: Rig) -> None:
+    await serve(rig)
+    name = rig.all(SERVICES)[0]["metadata"]["name"]
+
+    def edit(child: dict[str, object]) -> None:
+        child["spec"]["selector"] = {"app": "other"}  # type: ignore[index]
+        child["metadata"].setdefault("annotations", {})["team"] = "blue"  # type: ignore[attr-defined]
+
+    rig.api.edit(SERVICES, name, edit)
+    await rig.until(lambda: "draftmark.dev/role" in rig.all(SERVICES)[0]["spec"]["selector"])
+    assert rig.all(SERVICES)[0]["metadata"]["annotations"]["team"] == "blue"
+
+
+async def test_a_foreign_service_of_our_name_is_left_alone_and_named(rig: Rig) -> None:
+    foreign = rig.api.add(
+        SERVICES,
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "llama", "namespace": "default"},
+            "spec": {"ports": [{"port": 1}]},
+        },
+    )
+    rig.api.add(INFERENCE_SERVICES, service())
+    await rig.start()
+    await rig.until(lambda: rig.condition("Stalled")["status"] == "True")
+    assert rig.condition("Stalled")["reason"] == "NameConflict"
+    assert 'Service "llama"' in rig.condition("Stalled")["message"]
+    assert rig.api.see(SERVICES, "llama") == foreign
+
+
+async def test_one_forbidden_kind_is_named_and_the_others_go_on(rig: Rig) -> None:
+    rig.api.fault(verb="create", kind=SERVICES, times=None, status=403, reason="Forbidden", message="no")
+    rig.api.add(INFERENCE_SERVICES, service())
+    await rig.start()
+    await rig.until(lambda: rig.condition("Stalled")["reason"] == "Forbidden")
+    assert "services" in rig.condition("Stalled")["message"]
+    assert len(rig.all(DEPLOYMENTS)) == 1
+
+
+async def test_a_lost_answer_makes_nothing_twice(rig: Rig) -> None:
+    for kind in (CONTROLLER_REVISIONS, DEPLOYMENTS, SERVICES):
+        rig.api.fault(verb="create", kind=kind, lost_answer=True)
+    await serve(rig)
+    assert len(rig.all(DEPLOYMENTS)) == len(rig.all(SERVICES)) == len(rig.all(CONTROLLER_REVISIONS)) == 1
+
+
+async def test_a_paused_service_is_told_about_and_not_touched(rig: Rig) -> None:
+    await serve(rig)
+    before = deepcopy(rig.all(DEPLOYMENTS))
+    rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(paused=True, workload={"concurrency": 2}))
+    await rig.until(lambda: rig.condition("Progressing")["reason"] == "Paused")
+    await rig.quiet()
+    assert [d["metadata"]["name"] for d in rig.all(DEPLOYMENTS)] == [d["metadata"]["name"] for d in before]
+    rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(paused=False))
+    await rig.until(lambda: rig.is_ready() and len(rig.all(CONTROLLER_REVISIONS)) == 2)
+
+
+async def test_a_service_that_breaks_the_operator_delays_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks_for_bad(seen: Observation, now: datetime) -> Decision:
+        if seen.name == "bad":
+            raise RuntimeError("a bug")
+        return decide(seen, now)
+
+    monkeypatch.setattr(reconcile, "decide", breaks_for_bad)
+    rig.api.add(INFERENCE_SERVICES, service("bad"))
+    await serve(rig, "good")
+    assert "status" not in rig.see("bad") or not rig.see("bad")["status"].get("conditions")
+
+
+async def test_a_deleted_service_is_not_brought_back(rig: Rig) -> None:
+    await serve(rig)
+    rig.api.remove(INFERENCE_SERVICES, "llama")
+    await rig.until(lambda: not rig.all(DEPLOYMENTS))
+    await rig.quiet()
+    assert not rig.all(SERVICES)
+    assert not rig.all(CONTROLLER_REVISIONS)
+
+
+async def test_the_same_name_again_is_another_service(rig: Rig) -> None:
+    await serve(rig)
+    rig.api.remove(INFERENCE_SERVICES, "llama")
+    rig.api.add(INFERENCE_SERVICES, service(workload={"concurrency": 3}))
+    await rig.until(lambda: rig.is_ready())
+    await rig.quiet()
+    assert len(rig.all(DEPLOYMENTS)) == 1
+    assert len(rig.proofs) == 2
+
+
+async def test_a_failing_proof_is_told_and_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["HTTP 500 from the engine", None])
+
+    async def prove(request: object, cluster_ip: str) -> str | None:
+        return next(answers)
+
+    monkeypatch.setattr(reconcile, "prove", prove)
+    rig.api.add(INFERENCE_SERVICES, service())
+    await rig.start()
+    await rig.until(lambda: rig.condition("Ready")["reason"] == "RequestFailed")
+    assert rig.condition("Ready")["message"] == "HTTP 500 from the engine"
+    await rig.until(lambda: rig.is_ready())
+
+
+async def test_transitions_are_told_once(rig: Rig) -> None:
+    await serve(rig)
+    reasons = Counter(e["reason"] for e in rig.all(EVENTS))
+    assert reasons["Serving"] == 1
+    assert max(reasons.values()) == 1
+
+
+async def test_a_stop_is_orderly(rig: Rig) -> None:
+    await serve(rig)
+    assert await rig.stop() == 0

@@ -1,0 +1,205 @@
+"""How llama-server is started."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from draftmark.api.inference_service import EngineOptions
+from draftmark.api.model_uri import HubModel, ModelSource, parse_model_uri
+from draftmark.engines.engine import Launch, LaunchRequest
+from draftmark.engines.flag_table import check_args
+from draftmark.engines.llama_cpp import RESERVED, START_MAX_S, START_UNKNOWN_S, LlamaCpp, start_budget_s
+from draftmark.plan import Layout, Plan, Unplannable
+
+ENGINE = LlamaCpp()
+TABLE = ENGINE.flag_table(ENGINE.default_version)
+PLAN = Plan(
+    engine="llama-cpp", version="b1", image="i", layout=Layout(gpus=0), served_name="tiny", max_context_length=1000,
+    concurrency=3,
+)  # fmt: skip
+REQUEST = LaunchRequest(
+    plan=PLAN, source=parse_model_uri("pvc://claim/dir/m.gguf"), options=EngineOptions(), cpu_cores=None,
+    max_model_bytes=None, auth_secret=None,
+)  # fmt: skip
+
+
+def launch(uri: str | None = None, **fields: Any) -> Launch:
+    request = replace(REQUEST, source=parse_model_uri(uri)) if uri else REQUEST
+    return ENGINE.launch(replace(request, **fields))
+
+
+def value_of(launched: Launch, flag: str) -> str | None:
+    """The word after a flag; the flag stands there once at most."""
+    assert launched.args.count(flag) <= 1
+    return launched.args[launched.args.index(flag) + 1] if flag in launched.args else None
+
+
+SOURCES = {
+    "pvc://claim/dir/m.gguf": {"--model": "/models/dir/m.gguf"},
+    "oci://image:1#m.gguf": {"--model": "/models/m.gguf"},
+    "hf://org/repo": {"--hf-repo": "org/repo"},
+    "hf://org/repo:Q4": {"--hf-repo": "org/repo:Q4"},
+    "hf://org/repo/d/m.gguf": {"--hf-repo": "org/repo", "--hf-file": "d/m.gguf"},
+    "https://host/m.gguf": {"--model-url": "https://host/m.gguf"},
+}
+
+
+@pytest.mark.parametrize("uri", SOURCES)
+def test_each_source_has_its_arguments(uri: str) -> None:
+    flags = ("--model", "--hf-repo", "--hf-file", "--model-url")
+    launched = launch(uri)
+    assert {flag: value for flag in flags if (value := value_of(launched, flag)) is not None} == SOURCES[uri]
+
+
+@pytest.mark.parametrize("uri", SOURCES)
+def test_our_own_arguments_are_flags_of_the_default_version(uri: str) -> None:
+    assert TABLE is not None
+    options = EngineOptions(prefix_caching=False, kv_cache_dtype="q8_0")
+    gpu = replace(PLAN, layout=Layout(gpus=1, resource_name="nvidia.com/gpu"))
+    assert check_args(TABLE, launch(uri, options=options, plan=gpu, cpu_cores=4).args, {}) == ()
+
+
+def test_a_file_is_mounted_read_only_and_a_download_gets_a_folder() -> None:
+    for uri, source in (("pvc://claim/m.gguf", "persistentVolumeClaim"), ("oci://image:1", "image")):
+        [volume], [mount] = launch(uri).volumes, launch(uri).mounts
+        assert source in volume
+        assert mount["readOnly"] is True
+        assert launch(uri).env == ()
+    for uri in ("hf://org/repo", "https://host/m.gguf"):
+        [volume], [mount] = launch(uri).volumes, launch(uri).mounts
+        assert "emptyDir" in volume
+        assert {v["name"]: v["value"] for v in launch(uri).env} == {
+            "HOME": mount["mountPath"],
+            "LLAMA_CACHE": mount["mountPath"],
+        }
+
+
+def test_the_token_is_an_environment_variable_from_its_secret_and_never_an_argument() -> None:
+    launched = launch("hf://org/repo", auth_secret=("hub", "token"))
+    assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}} in launched.env
+    assert not any("token" in word for word in launched.args)
+
+
+@given(context=st.integers(16, 2**24), slots=st.integers(1, 1024))
+def test_the_context_is_that_of_all_slots_together(context: int, slots: int) -> None:
+    launched = launch(plan=replace(PLAN, max_context_length=context, concurrency=slots))
+    assert value_of(launched, "--ctx-size") == str(context * slots)
+    assert value_of(launched, "--parallel") == str(slots)
+
+
+def test_nothing_shrinks_silently_and_metrics_are_on() -> None:
+    assert value_of(launch(), "--fit") == "off"
+    assert "--metrics" in launch().args
+    assert value_of(launch(), "--host") == "0.0.0.0"
+    assert value_of(launch(), "--alias") == "tiny"
+
+
+def test_threads_are_written_only_when_the_cores_are_known() -> None:
+    assert value_of(launch(), "--threads") is None
+    assert value_of(launch(cpu_cores=3), "--threads") == "3"
+
+
+def test_layers_go_to_the_gpu_when_there_is_one() -> None:
+    gpu = replace(PLAN, layout=Layout(gpus=1, resource_name="nvidia.com/gpu", product="x"))
+    assert value_of(launch(), "--n-gpu-layers") is None
+    assert value_of(launch(plan=gpu), "--n-gpu-layers") == "all"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prefix_caching": True}, ("--cache-prompt",)),
+        ({"prefix_caching": False}, ("--no-cache-prompt",)),
+        ({"kv_cache_dtype": "f16"}, ("--cache-type-k", "f16", "--cache-type-v", "f16")),
+        ({"kv_cache_dtype": "q8_0"}, ("--cache-type-k", "q8_0", "--cache-type-v", "q8_0", "--flash-attn", "on")),
+        ({}, ()),
+    ],
+)
+def test_options_are_spelled_the_engines_way(options: dict[str, Any], words: tuple[str, ...]) -> None:
+    plain, launched = launch().args, launch(options=EngineOptions(**options)).args
+    assert launched == (*plain, *words)
+
+
+def test_the_users_arguments_come_last() -> None:
+    assert launch(args=["--verbose", "x y"]).args[-2:] == ("--verbose", "x y")
+
+
+# --- time ---
+
+
+@given(small=st.integers(0, 2**63), more=st.integers(0, 2**63))
+def test_the_budget_grows_with_the_model_and_ends(small: int, more: int) -> None:
+    for uri in ("pvc://c/m.gguf", "hf://o/r"):
+        source = parse_model_uri(uri)
+        assert 0 < start_budget_s(source, small) <= start_budget_s(source, small + more) <= START_MAX_S
+    assert start_budget_s(parse_model_uri("hf://o/r"), small) >= start_budget_s(
+        parse_model_uri("pvc://c/m.gguf"), small
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "budget"),
+    [
+        ("pvc://c/m.gguf", 5_000_000_000, 120 + 100), ("hf://o/r", 5_000_000_000, 120 + 500), ("pvc://c/m.gguf", 1, 121),
+        ("pvc://c/m.gguf", None, START_UNKNOWN_S), ("pvc://c/m.gguf", 10**999, START_MAX_S),
+    ],
+)  # fmt: skip
+def test_the_start_up_probe_waits_for_the_budget(source: str, size: int | None, budget: int) -> None:
+    probe = launch(source, max_model_bytes=size).startup
+    assert budget <= probe.period_s * probe.failure_threshold < budget + probe.period_s
+
+
+def test_a_pod_drains_before_it_is_killed() -> None:
+    assert 0 < launch().drain_s < launch().grace_s
+
+
+# --- what is refused ---
+
+
+def refuse(
+    *args: str, source: ModelSource | None = None, env: tuple[str, ...] = (), dtype: str | None = None
+) -> Unplannable | None:
+    return ENGINE.refuse(
+        source=source or REQUEST.source, options=EngineOptions(kv_cache_dtype=dtype), args=args, env_names=env, table=TABLE
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", RESERVED)
+def test_a_reserved_flag_is_refused_with_the_field_to_use(flag: str) -> None:
+    assert TABLE is not None
+    known = TABLE.find(flag)
+    assert known is not None, "a reserved flag that the engine does not have protects nothing"
+    answer = refuse(flag, *["1"] * known.values)
+    assert answer is not None
+    assert answer.code == "InvalidArgs"
+    assert RESERVED[flag] in answer.message
+
+
+@pytest.mark.parametrize("uri", SOURCES)
+def test_every_flag_that_we_write_is_reserved(uri: str) -> None:
+    """Otherwise a user's flag would silently win over ours: llama-server takes the last one."""
+    assert TABLE is not None
+    owned = {flag.name for name in RESERVED if (flag := TABLE.find(name))}
+    options = EngineOptions(prefix_caching=True, kv_cache_dtype="q8_0")
+    gpu = replace(PLAN, layout=Layout(gpus=1, resource_name="nvidia.com/gpu"))
+    launched = launch(uri, options=options, plan=gpu, cpu_cores=1)
+    written = {flag.name for word in launched.args if word.startswith("--") and (flag := TABLE.find(word))}
+    assert written - owned == {"--flash-attn"}  # what the data type of the cache needs; a wish of the user's goes first
+
+
+@pytest.mark.parametrize("name", ["LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_NEW", "LLAMA_API_KEY", "HF_TOKEN"])
+def test_variables_that_are_flags_are_refused(name: str) -> None:
+    answer = refuse(env=("HOME", name))
+    assert answer is not None
+    assert name in answer.message
+
+
+def test_other_variables_are_the_users() -> None:
+    assert refuse(env=("HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")) is None
+
+
+def test_repositories_need_no_file_name() -> None:
+    assert refuse(source=HubModel(repository="o/r")) is None

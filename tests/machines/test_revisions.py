@@ -1,0 +1,310 @@
+"""Revisions are pinned: what runs stays until the user asks for something else."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from draftmark import decide as decide_module
+from draftmark.api import names
+from draftmark.api.defaults import Defaults
+from draftmark.decide import decide
+from draftmark.decision import Decision
+from draftmark.engines.llama_cpp import LlamaCpp
+from draftmark.facts.nodes import ClusterFacts, NodeFacts
+from draftmark.machines.revisions import HISTORY_LIMIT, read_plan, read_revision
+from draftmark.observation import Observation
+from tests.specs import (
+    CLAIM_URI,
+    HUB_URI,
+    T0,
+    Object,
+    current,
+    deployments,
+    node,
+    observation,
+    running,
+    serving,
+    spec,
+    stored,
+    with_field,
+)
+
+
+def pins(decision: Decision) -> dict[str, Any]:
+    return {m["metadata"]["labels"][names.LABEL_REVISION]: m for m in decision.pins}
+
+
+def template(decision: Decision) -> Any:
+    return deployments(decision.desired)[current(decision)]["spec"]["template"]
+
+
+def edited(seen: Observation, wanted: Object) -> Observation:
+    """The same world after the user has applied another spec."""
+    service = {**seen.service, "spec": wanted}
+    service["metadata"] = {**service["metadata"], "generation": seen.generation + 1}
+    return replace(seen, service=service)
+
+
+def carried_out(seen: Observation, *, ready: bool = True) -> Observation:
+    """The world after the decision was applied and, unless told otherwise, its pods have become ready."""
+    decision = decide(seen, T0)
+    pruned = {(ref.kind, ref.name) for ref in decision.prune}
+    live = {
+        (kind, item["metadata"]["name"]): item
+        for kind, items in seen.children.items()
+        for item in items
+        if (kind, item["metadata"]["name"]) not in pruned
+    }
+    for manifest in (*decision.pins, *decision.desired):
+        key = (manifest["kind"], manifest["metadata"]["name"])
+        live[key] = stored(manifest, live.get(key))
+        if ready and manifest["kind"] == "Deployment":
+            live[key] = serving(live[key])
+    kinds = {kind for kind, _ in live}
+    return replace(seen, children={k: tuple(item for (kind, _), item in live.items() if kind == k) for k in kinds})
+
+
+# --- a world that changes around a service that nobody edits ---
+
+Change = Callable[[pytest.MonkeyPatch, Observation], Observation]
+
+
+def _other_template(monkeypatch: pytest.MonkeyPatch, seen: Observation) -> Observation:
+    real = decide_module.render_pod_template
+
+    def newer(*args: Any) -> Any:
+        pod = real(*args)
+        pod["spec"]["containers"][0]["livenessProbe"]["timeoutSeconds"] = 30
+        return pod
+
+    monkeypatch.setattr(decide_module, "render_pod_template", newer)
+    return seen
+
+
+def _other_version(monkeypatch: pytest.MonkeyPatch, seen: Observation) -> Observation:
+    monkeypatch.setattr("draftmark.planner.planner.ENGINES", {"llama-cpp": LlamaCpp(default_version="b99999")})
+    return seen
+
+
+def _other_concurrency(monkeypatch: pytest.MonkeyPatch, seen: Observation) -> Observation:
+    monkeypatch.setattr("draftmark.planner.planner.ENGINES", {"llama-cpp": LlamaCpp(default_concurrency=1)})
+    return seen
+
+
+def _other_context(monkeypatch: pytest.MonkeyPatch, seen: Observation) -> Observation:
+    monkeypatch.setattr("draftmark.planner.planner.DEFAULT_CONTEXT_LENGTH", 65536)
+    return seen
+
+
+def _other_settings(_: pytest.MonkeyPatch, seen: Observation) -> Observation:
+    defaults = {"registryMirror": "mirror.example.com", "imagePullSecrets": [{"name": "new"}]}
+    return replace(seen, defaults=Defaults.model_validate(defaults))
+
+
+SUGGESTED: list[tuple[Change, str]] = [
+    (_other_template, "livenessProbe.timeoutSeconds"),
+    (_other_version, "engine version"),
+    (_other_concurrency, "concurrency 4 → 1"),
+    (_other_context, "context length 4096 → 65536"),
+    (_other_settings, "mirror.example.com"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), SUGGESTED, ids=lambda x: getattr(x, "__name__", ""))
+def test_what_changes_around_a_service_restarts_nothing_and_is_suggested(
+    monkeypatch: pytest.MonkeyPatch, change: Change, told: str
+) -> None:
+    before = decide(running(), T0)
+    after = decide(change(monkeypatch, running()), T0)
+    assert (after.pins, after.desired, after.prune) == (before.pins, before.desired, ())
+    assert before.suggestion is None
+    assert after.suggestion is not None
+    assert told in after.suggestion.message
+    assert f"spec.rollout.accept: {after.suggestion.id}" in after.suggestion.message
+
+
+@pytest.mark.parametrize("change", [c for c, _ in SUGGESTED], ids=lambda x: x.__name__)
+def test_an_accepted_suggestion_is_taken_once(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
+    seen = change(monkeypatch, running())
+    offer = decide(seen, T0).suggestion
+    assert offer is not None
+    accepted = edited(seen, spec(rollout={"accept": offer.id}))
+    taken = decide(accepted, T0)
+    assert taken.refused is None
+    assert current(taken) != current(decide(seen, T0))
+    assert taken.suggestion is None
+    settled = decide(carried_out(carried_out(accepted)), T0)
+    assert current(settled) == current(taken)
+    assert settled.suggestion is None
+    assert len(deployments(settled.desired)) == 1
+
+
+def test_a_wrong_accept_is_refused_with_the_right_id_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _other_version(monkeypatch, running())
+    before = decide(seen, T0)
+    after = decide(edited(seen, spec(rollout={"accept": "00000000"})), T0)
+    assert after.refused is not None
+    assert before.suggestion is not None
+    assert after.refused.code == "UnknownSuggestion"
+    assert before.suggestion.id in after.refused.message
+    assert (after.pins, after.desired, after.prune) == (before.pins, before.desired, ())
+
+
+def test_an_accept_without_a_suggestion_is_refused() -> None:
+    refused = decide(edited(running(), spec(rollout={"accept": "00000000"})), T0).refused
+    assert refused is not None
+    assert "there is no suggestion" in refused.message
+
+
+def test_a_first_apply_with_an_accept_is_planned_as_ever() -> None:
+    """A manifest from git, applied to a new cluster."""
+    assert decide(observation(spec(rollout={"accept": "00000000"})), T0).refused is None
+
+
+def test_removing_accept_goes_back_to_the_revision_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _other_version(monkeypatch, running())
+    first, offer = current(decide(seen, T0)), decide(seen, T0).suggestion
+    assert offer is not None
+    accepted = carried_out(carried_out(edited(seen, spec(rollout={"accept": offer.id}))))
+    assert current(decide(edited(accepted, spec()), T0)) == first
+
+
+@pytest.mark.parametrize("nodes", [(), (NodeFacts(name="new", container_runtime="containerd://1.6.20"),)])
+def test_nodes_that_come_and_go_change_nothing(nodes: tuple[NodeFacts, ...]) -> None:
+    wanted = spec(model={"uri": "oci://host/image:1"})
+    runtime = node()["status"]["nodeInfo"]["containerRuntimeVersion"]
+    before = running(wanted, cluster=ClusterFacts(nodes=(NodeFacts(name="a", container_runtime=runtime),)))
+    after = replace(before, cluster=ClusterFacts(nodes=nodes))
+    assert decide(after, T0) == decide(before, T0)
+
+
+def test_what_an_older_version_stored_is_given_back_to_the_letter() -> None:
+    """Data cannot be changed once stored: neither fields that this version would add nor those it does not know."""
+    seen = running()
+    pin = seen.children["ControllerRevision"][0]
+    plan = {k: v for k, v in pin["data"]["plan"].items() if k != "args_unchecked"} | {"from_the_future": 1}
+    old = {**pin, "data": {**pin["data"], "plan": plan, "more": True}}
+    decision = decide(replace(seen, children={**seen.children, "ControllerRevision": (old,)}), T0)
+    assert pins(decision)[current(decision)]["data"] == old["data"]
+    assert template(decision) == template(decide(seen, T0))
+
+
+def test_a_plan_survives_storage() -> None:
+    pin = decide(observation(spec(accelerator={"product": "NVIDIA-L4"})), T0).pins[0]
+    read = read_revision(pin)
+    assert read is not None
+    assert read.plan == decide(observation(spec(accelerator={"product": "NVIDIA-L4"})), T0).plan
+    assert read_plan(pin["data"]["plan"] | {"from_the_future": 1}) == read.plan
+
+
+# --- edits ---
+
+KEPT = {
+    "engine.args": ["--verbose"],
+    "engine.env": [{"name": "A"}],
+    "engine.resources": {"limits": {"cpu": "1"}},
+    "engine.options": {"prefixCaching": True},
+    "workload": {"concurrency": 2},
+    "model.maxContextLength": 512,
+    "model.name": "other",
+    "podTemplate": {"nodeSelector": {"a": "b"}},
+}
+CHOSEN_AFRESH = {
+    "engine.version": "b1",
+    "engine.image": "example.com/own:1",
+    "model.uri": HUB_URI,
+    "accelerator": {"product": "NVIDIA-L4"},
+}
+
+
+@pytest.mark.parametrize("path", KEPT)
+def test_an_edit_keeps_the_engine_of_the_revision_before(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    seen = running()
+    before = decide(seen, T0).plan
+    wanted = with_field(spec(), path, KEPT[path])
+    after = decide(edited(_other_version(monkeypatch, seen), wanted), T0)
+    assert before is not None
+    assert after.plan is not None
+    assert (after.plan.version, after.plan.image) == (before.version, before.image)
+    assert after.suggestion is not None
+    assert "engine version" in after.suggestion.message
+    assert [r for r in after.plan.reasons if r.code == "EngineVersion"] == [
+        r for r in before.reasons if r.code == "EngineVersion"
+    ]
+
+
+@pytest.mark.parametrize("path", CHOSEN_AFRESH)
+def test_an_edit_of_engine_model_or_hardware_chooses_afresh(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    seen = running()
+    wanted = with_field(spec(), path, CHOSEN_AFRESH[path])
+    after = decide(edited(_other_version(monkeypatch, seen), wanted), T0)
+    assert after.plan is not None
+    assert after.plan == decide(observation(wanted), T0).plan
+    assert after.suggestion is None
+
+
+@pytest.mark.parametrize(("path", "plan_field", "default"), [
+    ("model.maxContextLength", "max_context_length", 4096),
+    ("workload.concurrency", "concurrency", 4),
+])  # fmt: skip
+def test_a_value_that_the_user_takes_away_goes_back_to_the_default(path: str, plan_field: str, default: int) -> None:
+    """Kept is what was chosen for the user, never what the user had written."""
+    plan = decide(edited(running(with_field(spec(), path, 512)), spec()), T0).plan
+    assert getattr(plan, plan_field) == default
+
+
+def test_going_back_returns_to_the_pinned_revision_as_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = running()
+    pinned = pins(decide(first, T0))
+    a = current(decide(first, T0))
+    second = carried_out(carried_out(edited(first, spec(model={"uri": CLAIM_URI, "name": "other"}))))
+    back = decide(edited(_other_version(monkeypatch, second), spec()), T0)
+    assert current(back) == a
+    assert pins(back)[a]["data"] == pinned[a]["data"]
+    assert [pins(back)[r]["revision"] for r in (a, current(decide(second, T0)))] == [3, 2]
+
+
+def test_history_is_bounded_and_keeps_the_newest() -> None:
+    seen = running()
+    for i in range(HISTORY_LIMIT + 4):
+        seen = carried_out(carried_out(edited(seen, spec(model={"uri": CLAIM_URI, "name": f"name-{i}"}))))
+    numbers = sorted(m["revision"] for m in seen.children["ControllerRevision"])
+    assert numbers == list(range(numbers[-1] - HISTORY_LIMIT, numbers[-1] + 1))
+    assert len(seen.children["Deployment"]) == 1
+
+
+# --- damage ---
+
+
+def _damaged(pin: Object) -> list[Object]:
+    without = [{**pin, "data": {k: v for k, v in pin["data"].items() if k != key}} for key in pin["data"]]
+    broken = [{**pin, "data": {**pin["data"], key: value}} for key in pin["data"] for value in (None, [], "x", {})]
+    return [*without, *broken, {**pin, "data": None}, {k: v for k, v in pin.items() if k != "data"}]
+
+
+def test_a_pin_that_cannot_be_read_holds_what_runs_and_says_so() -> None:
+    seen = running()
+    for pin in _damaged(seen.children["ControllerRevision"][0]):
+        decision = decide(replace(seen, children={**seen.children, "ControllerRevision": (pin,)}), T0)
+        assert read_revision(pin) is None
+        assert (decision.pins, decision.desired, decision.prune, decision.prove) == ((), (), (), None)
+        assert pin["metadata"]["name"] in (decision.held or "")
+
+
+def test_what_serves_without_a_readable_pin_stays_until_its_successor_serves() -> None:
+    seen = running()
+    pin = {**seen.children["ControllerRevision"][0], "data": {}}
+    seen = replace(seen, children={**seen.children, "ControllerRevision": (pin,)})
+    starting = carried_out(edited(seen, spec(model={"uri": CLAIM_URI, "name": "other"})), ready=False)
+    assert len(starting.children["Deployment"]) == 2
+    assert decide(starting, T0).prune == ()
+    done = replace(
+        starting, children={**starting.children, "Deployment": tuple(map(serving, starting.children["Deployment"]))}
+    )
+    assert {ref.kind for ref in decide(done, T0).prune} == {"Deployment", "ControllerRevision"}
+
+
+def test_a_foreign_controller_revision_is_no_revision() -> None:
+    assert read_revision({"metadata": {"name": "x"}, "revision": 1, "data": {}}) is None

@@ -1,0 +1,190 @@
+"""Builders of what tests talk about: services, observations, and the world around them as an API server shows it.
+
+Everything is plain JSON data; a builder returns new objects, so a test may change what it gets.
+"""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from draftmark.api import names
+from draftmark.api.inference_service import InferenceServiceSpec
+from draftmark.decide import decide
+from draftmark.decision import Decision, Manifest
+from draftmark.observation import Observation
+
+Object = dict[str, Any]
+
+#: When tests happen.
+T0 = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+NAME = "tiny"
+NAMESPACE = "models"
+UID = "5e9d4f0c-0000-4000-8000-000000000001"
+
+CLAIM_URI = "pvc://weights/tiny.gguf"
+HUB_URI = "hf://org/repo:Q4_K_M"
+
+
+def spec(**parts: Any) -> Object:
+    """The smallest spec, with parts of it replaced: `spec(model={"uri": …}, replicas=2)`; None removes a part."""
+    whole = {"model": {"uri": CLAIM_URI}, "engine": {"name": "llama-cpp"}, "replicas": 1, **parts}
+    return deepcopy({key: value for key, value in whole.items() if value is not None})
+
+
+def with_field(data: Object, path: str, value: Any) -> Object:
+    """A copy of the data with one field set: `with_field(spec(), "engine.env[0].name", "A")`."""
+    keys = [int(key[1:-1]) if key.startswith("[") else key for key in path.replace("[", ".[").split(".")]
+
+    def put(node: Any, keys: list[str | int]) -> Any:
+        if not keys:
+            return value
+        first, *rest = keys
+        if isinstance(first, int):
+            items = list(node or ())
+            items += [None] * (first + 1 - len(items))
+            items[first] = put(items[first], rest)
+            return items
+        return {**(node or {}), first: put((node or {}).get(first), rest)}
+
+    whole: Object = put(deepcopy(data), list(keys))
+    return whole
+
+
+def service(wanted: Object | None = None, *, name: str = NAME, generation: int = 1, **metadata: Any) -> Object:
+    """An InferenceService as the API server has it."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name, "namespace": NAMESPACE, "uid": UID, "generation": generation, **metadata},
+        "spec": spec() if wanted is None else wanted,
+    }
+
+
+def observation(wanted: Object | None = None, *, status: Object | None = None, **fields: Any) -> Observation:
+    """What is seen of the service; fields of Observation by their names."""
+    item = fields.pop("service", None) or service(wanted)
+    return Observation(service=item | ({"status": status} if status is not None else {}), **fields)
+
+
+def parse(wanted: Object) -> InferenceServiceSpec:
+    return InferenceServiceSpec.model_validate(wanted)
+
+
+def stored(manifest: Manifest, before: Mapping[str, Any] | None = None) -> Object:
+    """A child as the API server returns it after it was applied: with uid, generation and, for a Deployment, the status
+    of one whose pods are still to come."""
+    child = deepcopy(dict(manifest))
+    metadata = child["metadata"]
+    old = before["metadata"] if before is not None else {}
+    changed = before is None or before.get("spec") != child.get("spec")
+    metadata["uid"] = old.get("uid", f"uid-{child['kind']}-{metadata['name']}")
+    metadata["generation"] = old.get("generation", 0) + (1 if changed else 0)
+    metadata["resourceVersion"] = str(int(old.get("resourceVersion", "100")) + 1)
+    if child["kind"] == "Deployment":
+        child["status"] = deepcopy(before["status"]) if before is not None else {}
+    return child
+
+
+def children(*manifests: Manifest) -> dict[str, tuple[Object, ...]]:
+    """Applied manifests by kind, as an observation has them."""
+    found: dict[str, tuple[Object, ...]] = {}
+    for manifest in manifests:
+        found[manifest["kind"]] = (*found.get(manifest["kind"], ()), stored(manifest))
+    return found
+
+
+def applied(decision: Decision) -> dict[str, tuple[Object, ...]]:
+    """The children after a decision was carried out in an empty cluster."""
+    return children(*decision.pins, *decision.desired)
+
+
+def serving(deployment: Object, ready: int | None = None) -> Object:
+    """A Deployment whose pods are ready, all of them unless a number is given."""
+    wanted = deployment["spec"]["replicas"]
+    count = wanted if ready is None else ready
+    status = {"observedGeneration": deployment["metadata"]["generation"], "replicas": wanted, "readyReplicas": count}
+    return {**deployment, "status": status}
+
+
+def running(wanted: Object | None = None, *, ready: int | None = None, **fields: Any) -> Observation:
+    """A service some time after it was applied: its children are there, and its pods are ready."""
+    made = applied(decide(observation(wanted, **fields), T0))
+    made["Deployment"] = tuple(serving(d, ready) for d in made["Deployment"])
+    return observation(wanted, children=made, **fields)
+
+
+def revision_of(item: Object) -> str:
+    return str(item["metadata"]["labels"][names.LABEL_REVISION])
+
+
+def deployments(manifests: Iterable[Manifest]) -> dict[str, Manifest]:
+    """The Deployments among manifests, by their revision."""
+    return {m["metadata"]["labels"][names.LABEL_REVISION]: m for m in manifests if m["kind"] == "Deployment"}
+
+
+def current(decision: Decision) -> str:
+    """The revision that a decision wants."""
+    return next(r.hash for r in decision.revisions if r.is_current)
+
+
+# --- pods ---
+
+
+def pod(
+    revision: str,
+    *,
+    name: str = "pod-0",
+    state: Object | None = None,
+    conditions: tuple[Object, ...] = (),
+    **status: Any,
+) -> Object:
+    """An engine pod with one container in some state; without one it is still to be scheduled."""
+    container = {"name": "engine", "image": "example/engine:1", "ready": False, "restartCount": 0, **(state or {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "labels": {**names.selector_labels(NAME), names.LABEL_REVISION: revision},
+        },
+        "spec": {"containers": [{"name": "engine"}]},
+        "status": {
+            "phase": "Pending",
+            "conditions": list(conditions),
+            **({"containerStatuses": [container]} if state is not None else {}),
+            **status,
+        },
+    }
+
+
+def ready_pod(revision: str, name: str = "pod-0") -> Object:
+    state = {"ready": True, "state": {"running": {}}}
+    return pod(revision, name=name, state=state, conditions=({"type": "Ready", "status": "True"},), phase="Running")
+
+
+def waiting_pod(revision: str, reason: str, message: str = "") -> Object:
+    return pod(revision, state={"state": {"waiting": {"reason": reason, "message": message}}})
+
+
+def crashed_pod(
+    revision: str, *, reason: str = "Error", exit_code: int = 1, log: str = "", restarts: int = 3
+) -> Object:
+    ended = {"terminated": {"reason": reason, "exitCode": exit_code, "message": log}}
+    state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
+    return pod(revision, state={"state": state, "lastState": ended, "restartCount": restarts}, phase="Running")
+
+
+def unschedulable_pod(revision: str, message: str) -> Object:
+    return pod(
+        revision,
+        conditions=({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message},),
+    )
+
+
+def node(runtime: str = "containerd://2.4.2", *, name: str = "node-0", **fields: Any) -> Object:
+    nodes = {"metadata": {"name": name}, "status": {"nodeInfo": {"containerRuntimeVersion": runtime}}}
+    return {"apiVersion": "v1", "kind": "Node", **nodes, **fields}

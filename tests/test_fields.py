@@ -1,0 +1,184 @@
+"""Every field of an InferenceService does something: change it, and what the operator would do changes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from draftmark.decide import decide
+from draftmark.decision import Decision
+from tests.schemas import spec_leaves
+from tests.specs import HUB_URI, T0, Object, current, deployments, observation, spec, with_field
+
+
+def _pod(decision: Decision) -> Any:
+    return deployments(decision.desired)[current(decision)]["spec"]["template"]
+
+
+def _container(decision: Decision) -> Any:
+    return _pod(decision)["spec"]["containers"][0]
+
+
+def args(*words: str) -> Callable[[Decision], bool]:
+    def follow(decision: Decision) -> bool:
+        argv = _container(decision)["args"]
+        return any(argv[i : i + len(words)] == list(words) for i in range(len(argv)))
+
+    return follow
+
+
+def container(field: str, value: Any) -> Callable[[Decision], bool]:
+    return lambda decision: bool(_container(decision).get(field) == value)
+
+
+def pod_spec(field: str, value: Any) -> Callable[[Decision], bool]:
+    return lambda decision: bool(_pod(decision)["spec"].get(field) == value)
+
+
+def env(item: Object) -> Callable[[Decision], bool]:
+    return lambda decision: item in _container(decision)["env"]
+
+
+def volume(item: Object) -> Callable[[Decision], bool]:
+    return lambda decision: item in _pod(decision)["spec"]["volumes"]
+
+
+def mount(item: Object) -> Callable[[Decision], bool]:
+    return lambda decision: item in _container(decision)["volumeMounts"]
+
+
+def security(field: str, value: Any) -> Callable[[Decision], bool]:
+    return lambda decision: bool(_pod(decision)["spec"]["securityContext"].get(field) == value)
+
+
+def selects(key: str, value: str) -> Callable[[Decision], bool]:
+    return lambda decision: _pod(decision)["spec"].get("nodeSelector", {}).get(key) == value
+
+
+def gpus(resource: str, count: str) -> Callable[[Decision], bool]:
+    return lambda decision: _container(decision)["resources"]["limits"].get(resource) == count
+
+
+def tolerates(**fields: Any) -> Callable[[Decision], bool]:
+    return lambda decision: any(fields.items() <= t.items() for t in _pod(decision)["spec"]["tolerations"])
+
+
+def spreads(**fields: Any) -> Callable[[Decision], bool]:
+    return lambda decision: fields.items() <= _pod(decision)["spec"]["topologySpreadConstraints"][0].items()
+
+
+def metadata(part: str, key: str, value: str) -> Callable[[Decision], bool]:
+    return lambda decision: _pod(decision)["metadata"][part].get(key) == value
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field, what it is set to, and what must be so afterwards and not before."""
+
+    #: As in the schema, with an index or a key for `[]` and `{}`.
+    path: str
+    value: Any
+    follows: Callable[[Decision], bool]
+    #: Spec before the change; the field may be in it with another value.
+    base: Object | None = None
+
+    @property
+    def schema_path(self) -> str:
+        path = self.path.replace("[0]", "[]")
+        for parent in ("requests", "limits", "labels", "annotations", "nodeSelector"):
+            head, found, _ = path.partition(f".{parent}.")
+            path = f"{head}.{parent}{{}}" if found else path
+        return path
+
+
+HUB = spec(model={"uri": HUB_URI, "authSecretRef": {"name": "hub", "key": "token"}})
+GPU = spec(accelerator={"product": "NVIDIA-L4", "resourceName": "nvidia.com/gpu", "count": 1})
+ENV = spec(engine={"name": "llama-cpp", "env": [{"name": "A", "value": "1"}]})
+SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
+CONFIG = {"configMapKeyRef": {"name": "c", "key": "k"}}
+ENV_SECRET = with_field(spec(), "engine.env", [{"name": "A", "valueFrom": SECRET}])
+ENV_CONFIG = with_field(spec(), "engine.env", [{"name": "A", "valueFrom": CONFIG}])
+SPREAD = with_field(
+    spec(), "podTemplate.topologySpread",
+    [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+)  # fmt: skip
+
+
+def with_volume(**source: Any) -> Object:
+    return with_field(spec(), "podTemplate.volumes", [{"name": "v", "mountPath": "/v", **source}])
+
+
+TOLERATION = with_field(spec(), "podTemplate.tolerations", [{"key": "a", "operator": "Equal", "value": "b"}])
+
+CHANGES = [
+    Change("model.uri", "pvc://weights/other.gguf", args("--model", "/models/other.gguf")),
+    Change("model.name", "served/as:this", args("--alias", "served/as:this")),
+    Change("model.maxContextLength", 8192, args("--ctx-size", str(4 * 8192))),
+    Change("model.authSecretRef.name", "other", env({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "other", "key": "token"}}}), HUB),
+    Change("model.authSecretRef.key", "other", env({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "other"}}}), HUB),
+    Change("engine.name", "no-such-engine", lambda d: d.refused is not None and d.refused.code == "UnknownEngine"),
+    Change("engine.version", "b1", lambda d: str(_container(d)["image"]).endswith("-b1")),
+    Change("engine.image", "example.com/other:1", container("image", "example.com/other:1")),
+    Change("engine.args[0]", "--verbose", args("--verbose")),
+    Change("engine.env[0].name", "B", env({"name": "B", "value": "1"}), ENV),
+    Change("engine.env[0].value", "2", env({"name": "A", "value": "2"}), ENV),
+    Change("engine.env[0].valueFrom.secretKeyRef.name", "x", env({"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "k"}}}), ENV_SECRET),
+    Change("engine.env[0].valueFrom.secretKeyRef.key", "x", env({"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "x"}}}), ENV_SECRET),
+    Change("engine.env[0].valueFrom.configMapKeyRef.name", "x", env({"name": "A", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "k"}}}), ENV_CONFIG),
+    Change("engine.env[0].valueFrom.configMapKeyRef.key", "x", env({"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "x"}}}), ENV_CONFIG),
+    Change("engine.resources.requests.memory", "2Gi", container("resources", {"requests": {"memory": "2Gi"}})),
+    Change("engine.resources.limits.memory", "2Gi", container("resources", {"limits": {"memory": "2Gi"}})),
+    Change("engine.resources.limits.cpu", "1500m", args("--threads", "2")),
+    Change("engine.options.prefixCaching", False, args("--no-cache-prompt")),
+    Change("engine.options.kvCacheDType", "q8_0", args("--cache-type-k", "q8_0", "--cache-type-v", "q8_0")),
+    Change("accelerator.product", "NVIDIA-H100-80GB-HBM3", selects("nvidia.com/gpu.product", "NVIDIA-H100-80GB-HBM3"), GPU),
+    Change("accelerator.resourceName", "amd.com/gpu", gpus("amd.com/gpu", "1"), GPU),
+    Change("accelerator.count", 2, gpus("nvidia.com/gpu", "2"), GPU),
+    Change("replicas", 3, lambda d: deployments(d.desired)[current(d)]["spec"]["replicas"] == 3),
+    Change("workload.concurrency", 8, args("--parallel", "8")),
+    Change("paused", True, lambda d: d.is_paused and not (d.pins or d.desired or d.prune or d.prove)),
+    Change("podTemplate.metadata.labels.team", "x", metadata("labels", "team", "x")),
+    Change("podTemplate.metadata.annotations.note", "x", metadata("annotations", "note", "x")),
+    Change("podTemplate.nodeSelector.disk", "ssd", pod_spec("nodeSelector", {"disk": "ssd"})),
+    Change("podTemplate.tolerations[0].key", "c", tolerates(key="c"), TOLERATION),
+    Change("podTemplate.tolerations[0].operator", "Exists", tolerates(operator="Exists"), TOLERATION),
+    Change("podTemplate.tolerations[0].value", "c", tolerates(value="c"), TOLERATION),
+    Change("podTemplate.tolerations[0].effect", "NoExecute", tolerates(effect="NoExecute"), TOLERATION),
+    Change("podTemplate.tolerations[0].tolerationSeconds", 5, tolerates(tolerationSeconds=5), TOLERATION),
+    Change("podTemplate.affinity", {"podAffinity": {}}, pod_spec("affinity", {"podAffinity": {}})),
+    Change("podTemplate.topologySpread[0].maxSkew", 2, spreads(maxSkew=2), SPREAD),
+    Change("podTemplate.topologySpread[0].topologyKey", "host", spreads(topologyKey="host"), SPREAD),
+    Change("podTemplate.topologySpread[0].whenUnsatisfiable", "ScheduleAnyway", spreads(whenUnsatisfiable="ScheduleAnyway"), SPREAD),
+    Change("podTemplate.priorityClassName", "high", pod_spec("priorityClassName", "high")),
+    Change("podTemplate.runtimeClassName", "nvidia", pod_spec("runtimeClassName", "nvidia")),
+    Change("podTemplate.imagePullSecrets[0].name", "pull", pod_spec("imagePullSecrets", [{"name": "pull"}])),
+    Change("podTemplate.securityContext.runAsUser", 1234, security("runAsUser", 1234)),
+    Change("podTemplate.securityContext.runAsGroup", 1234, security("runAsGroup", 1234)),
+    Change("podTemplate.securityContext.fsGroup", 1234, security("fsGroup", 1234)),
+    Change("podTemplate.securityContext.supplementalGroups[0]", 1234, security("supplementalGroups", [1234])),
+    Change("podTemplate.volumes[0].name", "w", volume({"name": "w", "emptyDir": {}}), with_volume(emptyDir={})),
+    Change("podTemplate.volumes[0].mountPath", "/w", mount({"name": "v", "mountPath": "/w"}), with_volume(emptyDir={})),
+    Change("podTemplate.volumes[0].emptyDir.medium", "Memory", volume({"name": "v", "emptyDir": {"medium": "Memory"}}), with_volume(emptyDir={})),
+    Change("podTemplate.volumes[0].emptyDir.sizeLimit", "1Gi", volume({"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}), with_volume(emptyDir={})),
+    Change("podTemplate.volumes[0].persistentVolumeClaim.claimName", "d", volume({"name": "v", "persistentVolumeClaim": {"claimName": "d"}}), with_volume(persistentVolumeClaim={"claimName": "c"})),
+    Change("podTemplate.volumes[0].persistentVolumeClaim.readOnly", True, volume({"name": "v", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}}), with_volume(persistentVolumeClaim={"claimName": "c"})),
+    Change("podTemplate.volumes[0].configMap.name", "d", volume({"name": "v", "configMap": {"name": "d"}}), with_volume(configMap={"name": "c"})),
+]  # fmt: skip
+
+#: Fields that no rendered object shows; their tests are in test_decide.py.
+ELSEWHERE = {"rollout.accept"}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.path)
+def test_a_changed_field_changes_what_is_done(change: Change) -> None:
+    base = spec() if change.base is None else change.base
+    before = decide(observation(base), T0)
+    after = decide(observation(with_field(base, change.path, change.value)), T0)
+    assert before.refused is None
+    assert not change.follows(before)
+    assert change.follows(after)
+
+
+def test_every_field_of_the_schema_is_in_the_table() -> None:
+    assert {change.schema_path for change in CHANGES} | ELSEWHERE == spec_leaves()

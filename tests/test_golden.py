@@ -1,0 +1,27 @@
+"""Manifests and explanations of whole services, which reviewers read."""
+
+import pytest
+
+from draftmark.render.yaml_io import load_manifests
+from tests.golden_cases import GoldenCase, golden_cases
+
+CASES = golden_cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+def test_output_is_as_expected(case: GoldenCase) -> None:
+    for file, text in case.outputs().items():
+        expected = file.read_text("utf-8") if file.is_file() else ""
+        assert text == expected, f"{file.name} differs. If it should: python -m tests.update_golden, and read the diff."
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+def test_expected_manifests_are_complete(case: GoldenCase) -> None:
+    text = (case.folder / "expected.yaml").read_text("utf-8")
+    kinds = [m["kind"] for m in load_manifests(text)]
+    is_refused = text.startswith("# exit 2")
+    assert kinds == ([] if is_refused else ["ControllerRevision", "ServiceAccount", "Service", "Deployment"])
+
+
+def test_there_are_cases() -> None:
+    assert len(CASES) >= 10

@@ -1,0 +1,21 @@
+"""Write the golden files anew: `python -m tests.update_golden`. Read the difference before you commit it."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "operator"))
+
+from tests.golden_cases import golden_cases  # noqa: E402, the package lies in operator/
+
+
+def main() -> None:
+    for case in golden_cases():
+        for file, text in case.outputs().items():
+            if not file.is_file() or file.read_text("utf-8") != text:
+                file.write_text(text, "utf-8")
+                print(f"wrote {file.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
