@@ -5,6 +5,7 @@ In the test's loop it could not be: when kopf ends it cancels every task that wa
 
 import asyncio
 import threading
+from contextlib import suppress
 
 from draftmark.controller.main import Operator
 from draftmark.settings import Settings
@@ -27,9 +28,14 @@ class OperatorThread:
 
     async def stop(self, within_s: float = 20.0) -> int | None:
         """Ask for an orderly stop, and wait for it."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stop.set)
+        return await self.ended(within_s)
+
+    async def ended(self, within_s: float = 20.0) -> int | None:
+        """Wait until it has ended by itself."""
         await asyncio.to_thread(self._thread.join, within_s)
-        assert not self._thread.is_alive(), f"the operator did not stop within {within_s} s"
+        assert not self._thread.is_alive(), f"the operator did not end within {within_s} s"
         return self.exit_status
 
     def _run(self) -> None:

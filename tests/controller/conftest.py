@@ -46,6 +46,7 @@ class Rig:
     kubeconfig: Path
     proofs: list[ProveRevision]
     defaults: Defaults
+    resync_s: float = 600.0
     _running: OperatorThread | None = None
 
     async def start(self) -> None:
@@ -57,8 +58,14 @@ class Rig:
                 http_port=0,
                 workers=4,
                 kubeconfig=str(self.kubeconfig),
+                resync_s=self.resync_s,
             )
         )
+
+    async def ended(self) -> int | None:
+        """Wait for the operator to end by itself."""
+        assert self._running is not None
+        return await self._running.ended()
 
     async def stop(self) -> int | None:
         running, self._running = self._running, None

@@ -16,7 +16,7 @@ from draftmark.cluster.kinds import (
     SERVICES,
     Kind,
 )
-from draftmark.controller import reconcile
+from draftmark.controller import main, reconcile
 from draftmark.decide import decide
 from draftmark.decision import Decision
 from draftmark.observation import Observation
@@ -229,3 +229,22 @@ async def test_transitions_are_told_once(rig: Rig) -> None:
 async def test_a_stop_is_orderly(rig: Rig) -> None:
     await serve(rig)
     assert await rig.stop() == 0
+
+
+async def test_a_watch_that_is_dead_ends_the_process(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # kopf has no sign of life of its own; the periodic list is what finds out.
+    monkeypatch.setattr(main, "_WATCH_GRACE_S", 0.3)
+    rig.resync_s = 1.0
+    await serve(rig)
+    rig.api.mute_watches(INFERENCE_SERVICES)
+    rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(replicas=2))
+    assert await rig.ended() == 1
+
+
+async def test_a_resync_alone_writes_nothing(rig: Rig) -> None:
+    rig.resync_s = 0.5
+    await serve(rig)
+    before = rig.writes()
+    listed = rig.api.count("list", INFERENCE_SERVICES)
+    await rig.until(lambda: rig.api.count("list", INFERENCE_SERVICES) >= listed + 3)
+    assert rig.writes()[len(before) :] == []

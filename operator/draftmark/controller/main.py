@@ -24,7 +24,7 @@ from draftmark.cluster.kinds import INFERENCE_SERVICES
 from draftmark.cluster.lease import LeaseLock
 from draftmark.controller import handlers
 from draftmark.controller.health import Health
-from draftmark.controller.observe import Key, World, key_of
+from draftmark.controller.observe import Key, World, key_of, version_of
 from draftmark.controller.queue import Priority, TryAgain, WorkQueue
 from draftmark.controller.reconcile import Reconciler, count_conditions
 from draftmark.controller.telemetry import Telemetry
@@ -35,8 +35,13 @@ logger = logging.getLogger(__name__)
 LEASE_NAME: Final = "draftmark-operator"
 #: Seconds for running reconciles to end after a stop was asked for. The pod's grace period is 30.
 _DRAIN_S: Final = 10.0
+#: Seconds for kopf to stop its watches.
+_KOPF_STOP_S: Final = 8.0
 #: Seconds for the first lists. What is still missing then is told, and nothing of it is pruned.
 _FIRST_LISTS_S: Final = 60.0
+#: Seconds after which a watch that has not told what a list showed is taken for dead. A guess: hundreds of times what a
+#: healthy one needs.
+_WATCH_GRACE_S: Final = 30.0
 #: Seconds between two counts of objects by condition.
 _COUNT_PERIOD_S: Final = 15.0
 
@@ -57,6 +62,8 @@ class Operator:
     telemetry: Telemetry = field(default_factory=Telemetry)
     queue: WorkQueue[Key] = field(init=False)
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    #: The newest version of each service that the watch has told of.
+    _told: dict[Key, int] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event | None = None) -> int:
         """Lead when it is our turn; return the exit status.
@@ -116,7 +123,8 @@ class Operator:
             logger.warning("Some kinds could not be listed yet: %s", ", ".join(missing))
         health.has_started = True
 
-        vital.append(self._spawn(self._run_kopf(world, stop), "kopf"))
+        watching = self._spawn(self._run_kopf(world, stop), "kopf")
+        vital.append(watching)
         vital.append(self._spawn(self._resync(world, client), "resync"))
         vital.append(self._spawn(self._count(world), "count"))
         vital.append(self._spawn(self.queue.run(self._timed(reconciler), self.settings.workers), "workers"))
@@ -132,6 +140,7 @@ class Operator:
         await reconciler.stop()
         if not lease.lost.done():
             await self.queue.drain(_DRAIN_S)
+        await asyncio.wait({watching}, timeout=_KOPF_STOP_S)  # it closes its connections itself
         return 0 if was_asked else 1
 
     def _timed(self, reconciler: Reconciler) -> Callable[[Key], Coroutine[Any, Any, None]]:
@@ -155,7 +164,9 @@ class Operator:
     async def _run_kopf(self, world: World, stop: asyncio.Event) -> None:
         def on_event(kind: str | None, service: dict[str, Any]) -> None:
             key = key_of(service)
+            self._told[key] = version_of(service)
             if kind == "DELETED":
+                self._told.pop(key, None)
                 world.drop_service(key, service["metadata"].get("uid"))
                 self.queue.add(key, Priority.DELETION)
             elif world.take_service(service):
@@ -197,12 +208,22 @@ class Operator:
                 if key not in listed:
                     world.drop_service(key, service["metadata"].get("uid"))
                     self.queue.add(key, Priority.DELETION)
+            untold = {}
             for key, listed_service in listed.items():
                 if world.take_service(listed_service):
                     self.queue.add(key)
+                    untold[key] = version_of(listed_service)
                 else:
                     # Spread over the time until the next round, so that a resync is never a burst.
                     self.queue.add_after(key, self.random.uniform(0, self.settings.resync_s / 2), Priority.RESYNC)
+
+            if untold:
+                await asyncio.sleep(_WATCH_GRACE_S)
+                if all(self._told.get(key, 0) < version for key, version in untold.items()):
+                    raise RuntimeError(
+                        f"the watch of {INFERENCE_SERVICES.plural} is dead: a list showed {len(untold)} changes that it "
+                        f"did not tell within {_WATCH_GRACE_S:.0f} s"
+                    )
 
     async def _count(self, world: World) -> None:
         while True:

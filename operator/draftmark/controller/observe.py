@@ -71,7 +71,7 @@ class World:
         key = key_of(service)
         before = self.services.get(key)
         if before is not None and before["metadata"].get("uid") == service["metadata"].get("uid"):
-            if _version(before) >= _version(service):
+            if version_of(before) >= version_of(service):
                 return False
         else:
             # A successor of the same name has nothing of the one before.
@@ -165,7 +165,8 @@ def without_managed_fields(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "managedFields"}}
 
 
-def _version(item: Json) -> int:
+def version_of(item: Json) -> int:
+    """The resourceVersion as a number; of two versions of an object the larger is the newer."""
     text = str(item["metadata"].get("resourceVersion", "0"))
     return int(text) if text.isdecimal() else 0
 
