@@ -101,7 +101,7 @@ def applied(decision: Decision) -> dict[str, tuple[Object, ...]]:
     return children(*decision.pins, *decision.desired)
 
 
-def serving(deployment: Object, ready: int | None = None) -> Object:
+def serving(deployment: Mapping[str, Any], ready: int | None = None) -> Object:
     """A Deployment whose pods are ready, all of them unless a number is given."""
     wanted = deployment["spec"]["replicas"]
     count = wanted if ready is None else ready

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from draftmark import decide as decide_module
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
 from draftmark.decide import decide
@@ -14,7 +13,8 @@ from draftmark.decision import Decision
 from draftmark.engines.llama_cpp import LlamaCpp
 from draftmark.facts.nodes import ClusterFacts, NodeFacts
 from draftmark.machines.revisions import HISTORY_LIMIT, read_plan, read_revision
-from draftmark.observation import Observation
+from draftmark.observation import Json, Observation
+from draftmark.render.pod import render_pod_template
 from tests.specs import (
     CLAIM_URI,
     HUB_URI,
@@ -72,14 +72,14 @@ Change = Callable[[pytest.MonkeyPatch, Observation], Observation]
 
 
 def _other_template(monkeypatch: pytest.MonkeyPatch, seen: Observation) -> Observation:
-    real = decide_module.render_pod_template
+    real = render_pod_template
 
     def newer(*args: Any) -> Any:
         pod = real(*args)
         pod["spec"]["containers"][0]["livenessProbe"]["timeoutSeconds"] = 30
         return pod
 
-    monkeypatch.setattr(decide_module, "render_pod_template", newer)
+    monkeypatch.setattr("draftmark.decide.render_pod_template", newer)
     return seen
 
 
@@ -278,9 +278,10 @@ def test_history_is_bounded_and_keeps_the_newest() -> None:
 # --- damage ---
 
 
-def _damaged(pin: Object) -> list[Object]:
+def _damaged(pin: Json) -> list[Json]:
+    junk: list[Any] = [None, [], "x", {}]
     without = [{**pin, "data": {k: v for k, v in pin["data"].items() if k != key}} for key in pin["data"]]
-    broken = [{**pin, "data": {**pin["data"], key: value}} for key in pin["data"] for value in (None, [], "x", {})]
+    broken = [{**pin, "data": {**pin["data"], key: value}} for key in pin["data"] for value in junk]
     return [*without, *broken, {**pin, "data": None}, {k: v for k, v in pin.items() if k != "data"}]
 
 
@@ -301,7 +302,8 @@ def test_what_serves_without_a_readable_pin_stays_until_its_successor_serves() -
     assert len(starting.children["Deployment"]) == 2
     assert decide(starting, T0).prune == ()
     done = replace(
-        starting, children={**starting.children, "Deployment": tuple(map(serving, starting.children["Deployment"]))}
+        starting,
+        children={**starting.children, "Deployment": tuple(serving(d) for d in starting.children["Deployment"])},
     )
     assert {ref.kind for ref in decide(done, T0).prune} == {"Deployment", "ControllerRevision"}
 

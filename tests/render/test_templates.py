@@ -115,9 +115,12 @@ def test_the_caller_keeps_its_data_to_itself() -> None:
     assert render("common/service.yaml.j2", **values)["spec"]["ports"][0]["name"] == "http"
 
 
-def test_a_forgotten_value_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="'name' is undefined"):
-        render("common/service.yaml.j2", namespace="x")
+@pytest.mark.parametrize("name", expressions("service.yaml.j2"))
+def test_a_forgotten_value_is_an_error(name: str) -> None:
+    """Also one that Jinja has a thing of its own for, such as `namespace`."""
+    values: dict[str, Any] = {other: "x" for other in expressions("service.yaml.j2") if other != name}
+    with pytest.raises(UndefinedError, match=f"'{name}' is undefined"):
+        render("common/service.yaml.j2", **values)
 
 
 @pytest.mark.parametrize("value", [{1: "a"}, {"a": {1, 2}}, b"x", T0, object()])

@@ -1,0 +1,304 @@
+"""What a service's status says in every situation."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from draftmark.api import conditions as c
+from draftmark.api.conditions import Condition, shorten, write_conditions
+from draftmark.api.inference_service_status import InferenceServiceStatus
+from draftmark.decide import decide
+from draftmark.decision import RevisionReport, Suggestion
+from draftmark.observation import Observation, Proof
+from draftmark.plan import Layout, Plan, Reason, Unplannable
+from draftmark.status import Obstacle, Transition, differs, make_status, transitions
+from tests.simulation import Edit, Reconcile, Rest, Time, empty_world, simulate
+from tests.specs import (
+    MINUTE,
+    T0,
+    Object,
+    crashed_pod,
+    current,
+    observation,
+    ready_pod,
+    running,
+    spec,
+    unschedulable_pod,
+    waiting_pod,
+    with_field,
+)
+
+OTHER = spec(model={"uri": "pvc://weights/tiny.gguf", "name": "other"})
+QUOTA = 'pods "x" is forbidden: exceeded quota: gpus, requested: cpu=4, used: cpu=8, limited: cpu=10'
+
+
+def conditions(status: Object) -> dict[str, Object]:
+    return {item["type"]: item for item in status["conditions"]}
+
+
+def with_pods(
+    *pods: Object, ready: int = 0, claims: dict[str, str] | None = None, wanted: Object | None = None
+) -> Observation:
+    return replace(running(wanted, ready=ready), pods=pods, claims=claims)
+
+
+def revision() -> str:
+    return current(decide(running(), T0))
+
+
+def refused_pods(message: str) -> Observation:
+    seen = running(ready=0)
+    [deployment] = seen.children["Deployment"]
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    deployment = {**deployment, "status": {**deployment["status"], "conditions": [failure]}}
+    return replace(seen, children={**seen.children, "Deployment": (deployment,)})
+
+
+def proven() -> Observation:
+    return simulate(empty_world(spec()), Rest()).observe()
+
+
+def failed_proof() -> Observation:
+    seen = with_pods(ready_pod(revision()), ready=1)
+    return replace(
+        seen, proof=Proof(revision=revision(), problem="The Service answered 503. Look at the log.", at=T0, failures=1)
+    )
+
+
+BLOCKED = Obstacle(
+    code="ForeignObject", message="Service 'tiny' belongs to somebody else. Rename one.", needs_human=True
+)
+SLOW = Obstacle(
+    code="Unavailable", message="The API server did not answer in 10 s. It is tried again.", needs_human=False
+)
+FIGHT = Obstacle(
+    code="TwoWriters", message="'helm' keeps changing spec.replicas. Stop one of the two.", needs_human=True
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What is seen, and what the conditions say: status and reason by type."""
+
+    name: str
+    seen: Observation
+    accepted: str = "True Accepted"
+    available: str = "False NoPodReady"
+    progressing: str
+    ready: str
+    #: Reconciling, Stalled or neither.
+    kstatus: str
+    #: Parts of the message of Ready.
+    told: tuple[str, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+    contended: tuple[Obstacle, ...] = ()
+    more: tuple[str, ...] = ()
+
+
+SITUATIONS = [
+    Situation(name="just applied", seen=observation(), progressing="True Starting", ready="False Starting",
+              kstatus="Reconciling", told=("0 of 1 replicas",)),
+    Situation(name="starting", seen=with_pods(waiting_pod(revision(), "ContainerCreating")), progressing="True Starting",
+              ready="False Starting", kstatus="Reconciling", told=("0 of 1 replicas",)),
+    Situation(name="ready, not proven", seen=with_pods(ready_pod(revision()), ready=1), available="True PodsReady",
+              progressing="False Complete", ready="False AwaitingFirstAnswer", kstatus="Reconciling"),
+    Situation(name="request failed", seen=failed_proof(), available="True PodsReady", progressing="False Complete",
+              ready="False RequestFailed", kstatus="Reconciling", told=("503",)),
+    Situation(name="proven", seen=proven(), available="True PodsReady", progressing="False Complete", ready="True Serving",
+              kstatus="", told=("1 of 1 replicas", revision())),
+    Situation(name="rolling out", seen=simulate(empty_world(spec()), Rest(), Edit(OTHER), Reconcile()).observe(),
+              available="True PodsReady", progressing="True RollingOut", ready="False RollingOut",
+              kstatus="Reconciling", told=("0 of 1 replicas",)),
+    Situation(name="retiring the old revision",
+              seen=simulate(empty_world(spec(replicas=2)), Rest(), Edit({**OTHER, "replicas": 2}), Reconcile(), Time()).observe(),
+              available="True PodsReady", progressing="True RollingOut", ready="False RollingOut", kstatus="Reconciling"),
+    Situation(name="image pull", seen=with_pods(waiting_pod(revision(), "ImagePullBackOff", "manifest unknown")),
+              progressing="False ImagePullFailed", ready="False ImagePullFailed", kstatus="Stalled",
+              told=("example/engine:1", "manifest unknown", "engine.image")),
+    Situation(name="crash loop", seen=with_pods(crashed_pod(revision(), log="loading\nerror: unknown model\n\n", restarts=3)),
+              progressing="False EngineCrashed", ready="False EngineCrashed", kstatus="Stalled",
+              told=("exit code 1", "restarted 3 times", "error: unknown model", "engine.args")),
+    Situation(name="out of memory", seen=with_pods(crashed_pod(revision(), reason="OOMKilled", exit_code=137)),
+              progressing="False OutOfMemory", ready="False OutOfMemory", kstatus="Stalled",
+              told=("engine.resources.limits.memory", "model.maxContextLength")),
+    Situation(name="a Secret is missing",
+              seen=with_pods(waiting_pod(revision(), "CreateContainerConfigError", 'secret "hub" not found')),
+              progressing="False ContainerConfigFailed", ready="False ContainerConfigFailed", kstatus="Stalled",
+              told=('secret "hub" not found',)),
+    Situation(name="quota", seen=refused_pods(QUOTA), progressing="False QuotaExceeded", ready="False QuotaExceeded",
+              kstatus="Stalled", told=("used: cpu=8, limited: cpu=10", "Raise the quota")),
+    Situation(name="pod security", seen=refused_pods('violates PodSecurity "restricted:latest"'),
+              progressing="False PodsRefused", ready="False PodsRefused", kstatus="Stalled", told=("PodSecurity",)),
+    Situation(name="missing claim", seen=with_pods(unschedulable_pod(revision(), "no claim"), claims={"wieghts": "Bound", "a": "Bound"}),
+              progressing="False ClaimNotFound", ready="False ClaimNotFound", kstatus="Stalled",
+              told=("'weights'", "a, wieghts", "model.uri")),
+    Situation(name="missing claim, before there is a pod", seen=with_pods(claims={}),
+              progressing="False ClaimNotFound", ready="False ClaimNotFound", kstatus="Stalled", told=("it has: none",)),
+    Situation(name="lost claim", seen=with_pods(claims={"weights": "Lost"}), progressing="False ClaimLost",
+              ready="False ClaimLost", kstatus="Stalled"),
+    Situation(name="unbound claim", seen=with_pods(claims={"weights": "Pending"}), progressing="True Starting",
+              ready="False Starting", kstatus="Reconciling"),
+    Situation(name="unschedulable", seen=with_pods(unschedulable_pod(revision(), "0/3 nodes are available: 3 Insufficient cpu")),
+              progressing="True Unschedulable", ready="False Unschedulable", kstatus="Reconciling",
+              told=("0/3 nodes are available", "nodeSelector")),
+    Situation(name="refused at first", seen=observation(spec(model={"uri": "pvc://x"})), accepted="False UnreadableModelUri",
+              progressing="False NothingRuns", ready="False UnreadableModelUri", kstatus="Stalled",
+              told=("'pvc://x'", "pvc://CLAIM/PATH/FILE.gguf")),
+    Situation(name="refused while serving", accepted="False UnreadableModelUri", available="True PodsReady",
+              seen=simulate(empty_world(spec()), Rest(), Edit(spec(model={"uri": "pvc://x"}))).observe(),
+              progressing="False Complete", ready="False UnreadableModelUri", kstatus="Stalled"),
+    Situation(name="paused", seen=simulate(empty_world(spec()), Rest(), Edit(spec(paused=True))).observe(),
+              available="True PodsReady", progressing="False Paused", ready="True Serving", kstatus=""),
+    Situation(name="scaled to zero", seen=simulate(empty_world(spec()), Rest(), Edit(spec(replicas=0)), Rest()).observe(),
+              progressing="False Complete", ready="False ScaledToZero", kstatus="", told=("--replicas=1",)),
+    Situation(name="arguments unchecked", seen=observation(spec(engine={"name": "llama-cpp", "version": "b1"})),
+              progressing="True Starting", ready="False Starting", kstatus="Reconciling", more=("True NoFlagTable",)),
+    Situation(name="an object of ours is somebody else's", seen=observation(), obstacles=(BLOCKED,),
+              progressing="False ForeignObject", ready="False ForeignObject", kstatus="Stalled", told=("Rename one",)),
+    Situation(name="the API server is slow", seen=observation(), obstacles=(SLOW,), progressing="False Unavailable",
+              ready="False Unavailable", kstatus="Reconciling", told=("10 s",)),
+    Situation(name="two writers", seen=proven(), contended=(FIGHT,), available="True PodsReady",
+              progressing="False Complete", ready="True Serving", kstatus="Stalled", more=("True TwoWriters",)),
+    Situation(name="pins cannot be read", seen=replace(observation(), unread={"ControllerRevision": "forbidden"}),
+              progressing="False Held", ready="False Held", kstatus="Stalled", told=("forbidden", "right to list")),
+]  # fmt: skip
+
+
+def status_of(situation: Situation) -> Object:
+    seen = situation.seen
+    return make_status(seen, decide(seen, T0), T0, obstacles=situation.obstacles, contended=situation.contended)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+def test_conditions_say_what_is(situation: Situation) -> None:
+    found = {name: f"{item['status']} {item['reason']}" for name, item in conditions(status_of(situation)).items()}
+    fixed = {
+        c.ACCEPTED: situation.accepted,
+        c.AVAILABLE: situation.available,
+        c.PROGRESSING: situation.progressing,
+        c.READY: situation.ready,
+    }
+    assert {name: found.pop(name) for name in fixed} == fixed
+    assert found.pop(c.RECONCILING).startswith("True") is (situation.kstatus == "Reconciling")
+    assert found.pop(c.STALLED).startswith("True") is (situation.kstatus == "Stalled")
+    assert tuple(found.values()) == situation.more
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+def test_the_message_has_what_one_needs(situation: Situation) -> None:
+    message = conditions(status_of(situation))[c.READY]["message"]
+    assert [part for part in situation.told if part not in message] == []
+    assert message.endswith((".", "!", "?")) or "Last line of its log: " in message
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+def test_status_is_what_the_schema_says(situation: Situation) -> None:
+    status = status_of(situation)
+    read = InferenceServiceStatus.model_validate(status, extra="forbid")
+    assert read.model_dump(mode="json", by_alias=True, exclude_none=True) == status
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+def test_the_same_again_is_no_write_and_no_event(situation: Situation) -> None:
+    before = status_of(situation)
+    seen = replace(situation.seen, service={**situation.seen.service, "status": before})
+    after = make_status(
+        seen, decide(seen, T0), T0 + 5 * MINUTE, obstacles=situation.obstacles, contended=situation.contended
+    )
+    assert not differs(before, after)
+    assert transitions(before, after) == ()
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+def test_each_thing_is_told_once(situation: Situation) -> None:
+    told = [t.reason for t in transitions({}, status_of(situation))]
+    assert len(set(told)) == len(told)
+
+
+def test_what_needs_a_human_is_told_as_a_warning() -> None:
+    situation = next(s for s in SITUATIONS if s.name == "image pull")
+    assert [(t.type, t.reason) for t in transitions({}, status_of(situation))] == [("Warning", "ImagePullFailed")]
+
+
+def test_a_suggestion_is_told_when_it_is_new() -> None:
+    before, after = ({"plan": {"suggestion": {"id": i, "message": f"Take {i}."}}} for i in ("1", "2"))
+    assert transitions({}, after) == (Transition(type="Normal", reason="Suggestion", message="Take 2."),)
+    assert len(transitions(before, after)) == 1
+    assert transitions(after, after) == ()
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    def at(status: Any, reason: str, before: list[Object], minutes: int) -> list[Object]:
+        condition = Condition(type=c.READY, status=status, reason=reason)
+        return write_conditions([condition], before=before, generation=1, now=T0 + minutes * MINUTE)
+
+    first = at("False", "A", [], 0)
+    other_reason = at("False", "B", first, 1)
+    other_status = at("True", "C", other_reason, 2)
+    times = [item["lastTransitionTime"] for [item] in (first, other_reason, other_status)]
+    assert times == ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00Z", "2026-01-01T12:02:00Z"]
+
+
+def test_status_speaks_of_the_generation_that_was_seen() -> None:
+    seen = observation(
+        service={**observation().service, "metadata": {**observation().service["metadata"], "generation": 7}}
+    )
+    status = make_status(seen, decide(seen, T0), T0)
+    assert status["observedGeneration"] == 7
+    assert {item["observedGeneration"] for item in status["conditions"]} == {7}
+
+
+def test_url_and_selector_are_there_from_the_beginning() -> None:
+    status = make_status(observation(), decide(observation(), T0), T0)
+    assert status["url"] == "http://tiny.models.svc"
+    assert status["selector"] == "draftmark.dev/service=tiny,draftmark.dev/role=engine"
+    assert (status["replicas"], status["readyReplicas"]) == (0, 0)
+
+
+def test_status_stays_small_with_every_list_full() -> None:
+    long = '😀 words "quoted" \n\x1b[31m' * 1000
+    seen = observation(status={"conditions": []})
+    decision = replace(
+        decide(seen, T0),
+        plan=Plan(
+            engine="e" * 64, version="v" * 64, image="i" * 512, layout=Layout(gpus=16, product="p" * 63),
+            served_name="n" * 253, max_context_length=16_777_216, concurrency=1024,
+            reasons=tuple(Reason(code="C" * 64, message=long) for _ in range(40)), args_unchecked=long,
+        ),
+        refused=None,
+        suggestion=Suggestion(id="0" * 8, message=long),
+        revisions=tuple(
+            RevisionReport(hash=f"{i:08}", is_current=i == 0, wanted=1000, replicas=1000, ready=0, proven_at="2026-01-01T12:00:00Z")
+            for i in range(40)
+        ),
+    )  # fmt: skip
+    obstacles = [Obstacle(code="C" * 64, message=long, needs_human=True)] * 9
+    for refused in (None, Unplannable(code="C" * 64, message=long)):
+        status = make_status(seen, replace(decision, refused=refused), T0, obstacles=obstacles, contended=obstacles)
+        InferenceServiceStatus.model_validate(status, extra="forbid")
+        assert len(json.dumps(status, ensure_ascii=False).encode()) <= 24 * 1024
+
+
+@given(text=st.text(st.characters(exclude_categories=())), limit=st.integers(16, 64))
+def test_a_shortened_message_is_short_printable_and_says_beginning_and_end(text: str, limit: int) -> None:
+    short = shorten(text, limit)
+    assert len(short.encode()) <= limit
+    assert short.isprintable()
+    if text.isascii() and text.isprintable():
+        assert short == text if len(text) <= limit else (short[:4], short[-4:]) == (text[:4], text[-4:])
+
+
+def test_pods_of_another_revision_do_not_explain_this_one() -> None:
+    seen = with_pods(crashed_pod("00000000"))
+    assert conditions(make_status(seen, decide(seen, T0), T0))[c.READY]["reason"] == "Starting"
+
+
+def test_unreadable_specs_of_any_size_fit_into_a_condition() -> None:
+    seen = observation(with_field(spec(), "engine.args", [["x" * 10_000]] * 200))
+    status = make_status(seen, decide(seen, T0), T0)
+    assert "engine.args" in conditions(status)[c.ACCEPTED]["message"]
+    assert len(json.dumps(status)) < 8 * 1024
