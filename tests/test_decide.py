@@ -1,5 +1,6 @@
 """Whole decisions, and whole runs of them."""
 
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftmark.api import names
+from draftmark.api.defaults import Defaults
 from draftmark.decide import OWNED_KINDS, PROOF_BACKOFF_S, decide
 from draftmark.decision import Decision
 from draftmark.observation import Observation, Proof
@@ -353,3 +355,40 @@ def test_the_order_of_what_is_seen_does_not_matter(events: list[Event], random: 
     one, other = decide(seen, T0), decide(mixed, T0)
     assert one == replace(other, prune=one.prune)
     assert set(one.prune) == set(other.prune)
+
+
+#: What an administrator may have changed since.
+OTHER_IMAGES = Defaults.model_validate({"engines": {"llama-cpp": {"images": {"cpu": "other:{version}"}}}})
+
+
+def test_a_lost_pin_is_taken_from_what_runs_and_restarts_nothing() -> None:
+    # Deleted by hand, after an upgrade that would render other pods.
+    seen = running()
+    live = deepcopy(seen.children["Deployment"])
+    live[0]["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"  # as the API server fills it in
+    without_pin = replace(seen, children={"Deployment": live})
+
+    again = decide(replace(without_pin, defaults=OTHER_IMAGES), T0)
+    (kept,) = deployments(again.desired).values()
+    assert kept["spec"]["template"] == live[0]["spec"]["template"]
+    assert again.pins[0]["data"]["plan"]["version"] == "unknown"
+    assert again.suggestion is not None
+
+    same = decide(without_pin, T0)
+    assert same.pins[0]["data"] == decide(seen, T0).pins[0]["data"]
+    assert same.suggestion is None
+
+
+def test_empty_maps_do_not_make_a_revision() -> None:
+    empty = spec()
+    empty["engine"] = {**empty["engine"], "options": {}, "args": [], "resources": {"limits": {}}}
+    empty |= {"podTemplate": {"metadata": {}}, "workload": {}}
+    assert current(decide(observation(empty), T0)) == current(decide(observation(), T0))
+
+
+def test_a_wrong_accept_is_told_the_right_one() -> None:
+    wrong = replace(with_spec(running(), spec(rollout={"accept": "00000000"})), defaults=OTHER_IMAGES)
+    answer = decide(wrong, T0)
+    assert answer.refused is not None
+    assert answer.suggestion is not None
+    assert answer.suggestion.id in answer.refused.message

@@ -120,13 +120,19 @@ def _choose_revision(seen: Observation, spec: InferenceServiceSpec) -> _Chosen:
     if _is_listed(seen, names.revision_name(seen.name, revision)):
         return _Chosen(current=before, known=known, held=_unreadable_pin(names.revision_name(seen.name, revision)))
 
+    running = _deployments_by_revision(seen).get(revision)
+    if running is not None and isinstance(fresh, Revision):
+        adopted = pinned.adopt(fresh, running)
+        return _Chosen(current=pinned.bump(adopted, known), known=known, suggestion=_suggest(adopted, fresh))
+
     accept = wanted.get("accept")
     accepts = accept is not None and before is not None and accept != before.spec.get("accept")
     if accepts and before is not None:
         # The id names what the user saw; if today's choice is another one, nothing that they agreed to is there.
         offer = _suggest(before, fresh)
         if offer is None or offer.id != accept:
-            return _Chosen(current=before, known=known, refused=_unknown_suggestion(str(accept), offer))
+            refused = _unknown_suggestion(str(accept), offer)
+            return _Chosen(current=before, known=known, refused=refused, suggestion=offer)
         made = fresh
     else:
         keep = pinned.plan_to_keep(wanted, before)

@@ -190,7 +190,7 @@ def test_every_flag_that_we_write_is_reserved(uri: str) -> None:
     assert written - owned == {"--flash-attn"}  # what the data type of the cache needs; a wish of the user's goes first
 
 
-@pytest.mark.parametrize("name", ["LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_NEW", "LLAMA_API_KEY", "HF_TOKEN"])
+@pytest.mark.parametrize("name", ["LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_NEW", "LLAMA_API_KEY"])
 def test_variables_that_are_flags_are_refused(name: str) -> None:
     answer = refuse(env=("HOME", name))
     assert answer is not None
@@ -198,7 +198,7 @@ def test_variables_that_are_flags_are_refused(name: str) -> None:
 
 
 def test_other_variables_are_the_users() -> None:
-    assert refuse(env=("HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")) is None
+    assert refuse(env=("HOME", "HF_TOKEN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")) is None
 
 
 def test_repositories_need_no_file_name() -> None:

@@ -342,8 +342,21 @@ class InferenceServiceSpec(ApiModel):
     rollout: RolloutSpec | None = None
 
     def pod_affecting(self) -> dict[str, Any]:
-        """The part that decides what runs in the pods; a revision is named by its hash."""
-        written = self.written()
+        """The part that decides what runs in the pods; a revision is named by its hash.
+
+        Empty maps and lists say nothing and leave no trace: `options: {}` must not restart a pod.
+        """
+        written = _without_empty(self.written())
         accept = written.get("rollout", {}).get("accept")
         parts = ("model", "engine", "accelerator", "workload", "podTemplate")
         return {key: written[key] for key in parts if key in written} | ({"accept": accept} if accept else {})
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    inner = {key: item if key == "emptyDir" else _without_empty(item) for key, item in value.items()}
+    # An emptyDir is chosen by being there.
+    return {key: item for key, item in inner.items() if key == "emptyDir" or item not in ({}, [])}

@@ -192,7 +192,10 @@ class LlamaCpp:
 
 
 def _is_flag(name: str, table: FlagTable | None) -> bool:
-    """Whether an environment variable is another spelling of a flag."""
+    """Whether an environment variable is another spelling of a flag. The hub's token is one, and does no harm: it has
+    no field of its own beside model.authSecretRef, and many charts set it so."""
+    if name == "HF_TOKEN":
+        return False
     by_table = table is not None and any(flag.environment == name for flag in table.flags)
     return by_table or name.startswith("LLAMA_ARG_") or name == "LLAMA_API_KEY"
 

@@ -132,6 +132,36 @@ def bump(revision: Revision, revisions: Sequence[Revision]) -> Revision:
     return replace(revision, number=top.number + 1)
 
 
+def adopt(fresh: Revision, deployment: Json) -> Revision:
+    """The revision of a Deployment whose pin is lost: what runs goes on, and is pinned again as it is.
+
+    Args:
+        fresh: What would be made today.
+        deployment: As it runs.
+    """
+    template = deployment["spec"]["template"]
+    metadata = template["metadata"]
+    labels = {key: value for key, value in metadata["labels"].items() if key != names.LABEL_REVISION}
+    live = {
+        "metadata": {"labels": labels, "annotations": metadata.get("annotations") or {}},
+        "spec": template["spec"],
+    }
+    if _holds(live, fresh.pod_template):
+        return fresh
+    image = str(template["spec"]["containers"][0]["image"])
+    version = fresh.plan.version if image == fresh.plan.image else "unknown"
+    return replace(fresh, plan=replace(fresh.plan, image=image, version=version), pod_template=live)
+
+
+def _holds(live: Any, wanted: Any) -> bool:
+    """Whether everything that is wanted is there; the API server adds defaults."""
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        return all(key in live and _holds(live[key], value) for key, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(live, list):
+        return len(wanted) == len(live) and all(map(_holds, live, wanted))
+    return bool(live == wanted)
+
+
 def suggestion_id(plan: Plan, pod_template: Json) -> str:
     """Names what would run, so that a user can say which suggestion they accept."""
     return names.short_hash({"plan": {**asdict(plan), "reasons": []}, "podTemplate": pod_template})

@@ -13,7 +13,7 @@ from draftmark.api.names import RESERVED_LABEL_PREFIXES
 from draftmark.engines.engine import Engine
 from draftmark.engines.registry import ENGINES
 from draftmark.facts.accelerators import DEFAULT_RESOURCE, PRODUCT_LABELS, product_label
-from draftmark.facts.nodes import ClusterFacts
+from draftmark.facts.nodes import ClusterFacts, mounts_images
 from draftmark.facts.quantity import parse_quantity
 from draftmark.plan import Layout, Plan, Reason, Unplannable
 
@@ -82,7 +82,7 @@ def make_plan(
         served_name=spec.model.name or name,
         max_context_length=_choose_context(spec, keep, reasons),
         concurrency=_choose_concurrency(spec, engine, keep, reasons),
-        reasons=tuple(reasons),
+        reasons=(*reasons, *_image_volume_reason(source, cluster)),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
     )
 
@@ -186,14 +186,14 @@ def _choose_concurrency(spec: InferenceServiceSpec, engine: Engine, keep: Plan |
 
 def _unchecked(spec: InferenceServiceSpec, engine: Engine, version: str, version_is_known: bool) -> str:
     count = len(spec.engine.args or ())
+    ours = "the command line was not checked" + (f", {count} arguments of engine.args included" if count else "")
     if not version_is_known:
         return (
-            f"The version in image '{spec.engine.image}' is not known, so {count} arguments of engine.args and our own "
-            f"were not checked. Set engine.version (a flag table exists for {engine.name} {engine.default_version})."
+            f"The version in image '{spec.engine.image}' is not known, so {ours}. Set engine.version (a flag table exists "
+            f"for {engine.name} {engine.default_version})."
         )
     return (
-        f"There is no flag table for {engine.name} {version}, so {count} arguments of engine.args and our own were not "
-        f"checked. A table exists for {engine.default_version}."
+        f"There is no flag table for {engine.name} {version}, so {ours}. A table exists for {engine.default_version}."
     )
 
 
@@ -228,6 +228,22 @@ def _refuse_image_volume(source: ModelSource, cluster: ClusterFacts) -> Unplanna
         code="ImageVolumesUnsupported",
         message=f"model.uri is oci://, which needs image volumes, and this cluster has none: {support.why}. Upgrade "
         "the nodes, or serve the model from pvc://, hf:// or https://.",
+    )
+
+
+def _image_volume_reason(source: ModelSource, cluster: ClusterFacts) -> tuple[Reason, ...]:
+    """Some nodes mount images and others do not: the scheduler does not know the difference."""
+    if not isinstance(source, ImageModel) or cluster.nodes is None:
+        return ()
+    unable = [node.name for node in cluster.nodes if not mounts_images(node.container_runtime)]
+    if not unable or len(unable) == len(cluster.nodes):
+        return ()
+    return (
+        Reason(
+            code="ImageVolumes",
+            message=f"{len(unable)} of {len(cluster.nodes)} nodes cannot mount image volumes ({', '.join(unable[:3])}); "
+            "keep the pods off them with podTemplate.nodeSelector",
+        ),
     )
 
 
