@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,7 +195,9 @@ def table(program: Program, source: str, date: str) -> dict[str, Any]:
     """The whole table, in the order of the names."""
     version, build = program.version()
     entries = list(read_help(program.run("--help").stdout))
-    rows = dict(describe(entry, program) for entry in entries)
+    # Hundreds of short runs of the program, which wait for the disk and the loader as much as they compute.
+    with ThreadPoolExecutor() as pool:
+        rows = dict(pool.map(lambda entry: describe(entry, program), entries))
     taken = {name for entry in entries for name in entry.names}
     rows |= {old: {"type": "switch", "removed": new} for old, new in MOVED.items() if old not in taken}
     return {

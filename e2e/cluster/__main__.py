@@ -29,6 +29,8 @@ def main() -> int:
         case "images":
             for image in (images.pause(), images.coredns(), images.llama_cpp(), images.operator()):
                 say(f"{image.reference} {image.archive} {image.archive.stat().st_size / 1e6:.0f} MB")
+        case other:
+            raise ValueError(f"no action {other}")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Which cluster the demo uses: what the user has comes before what we make.
+"""Which cluster is used: what the user has comes before what we make.
 
-A cluster that the user names wins, then kind where a Docker engine answers,
-then a node of our own. Each choice says why it was made. Tests do not ask
-here: they only ever use a cluster that they made.
+For the demo a cluster that the user names wins, then kind where a Docker engine
+answers, then a node of our own. Tests only ever use a cluster that they made.
+Each choice says why it was made.
 """
 
 import os
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from e2e.cluster import images
+from e2e.cluster import cache, images
 from e2e.cluster.cluster import Cluster
+from e2e.cluster.images import REPOSITORY, Image
 from e2e.cluster.kind import Kind, docker_answers, docker_build
 from e2e.cluster.progress import say
 
@@ -32,6 +33,9 @@ class Target(Protocol):
 
     def deliver(self, name: str) -> str:
         """Build one of `IMAGES`, bring it to where the nodes find it, and return its reference."""
+
+    def bring(self, image: Image) -> str:
+        """Bring an image that is in the cache to where the nodes find it, and return its reference."""
 
     def place(self, file: Path) -> str | None:
         """Put a file on the node and return its folder there, or None where nodes are out of reach."""
@@ -52,7 +56,9 @@ class Own:
         self.cluster.up()
 
     def deliver(self, name: str) -> str:
-        image = IMAGES[name]()
+        return self.bring(IMAGES[name]())
+
+    def bring(self, image: Image) -> str:
         self.cluster.load([image])
         return image.reference
 
@@ -83,6 +89,10 @@ class InKind:
         self.kind.load(reference)
         return reference
 
+    def bring(self, image: Image) -> str:
+        self.kind.load_archive(image)
+        return image.reference
+
     def place(self, file: Path) -> str:
         self.kind.copy_to_node(file, "/models")
         return "/models"
@@ -109,6 +119,9 @@ class Given:
         subprocess.run(["docker", "push", reference], check=True)
         return reference
 
+    def bring(self, image: Image) -> str:
+        return images.push(image, self.registry)
+
     def place(self, file: Path) -> None:
         return None
 
@@ -132,15 +145,31 @@ def choose(name: str, *, egress: bool) -> Target:
                 "REGISTRY=registry.example.com/me, or unset KUBECONFIG to have a cluster made here."
             )
         return Given(Path(given), registry)
+    return _make(name, egress=egress, because="KUBECONFIG is not set and ", others="set KUBECONFIG and REGISTRY, or ")
+
+
+def choose_for_tests() -> Target:
+    """Choose a cluster that is made for the tests of this checkout, and say why.
+
+    Raises:
+        RuntimeError: None can be made here.
+    """
+    if given := os.environ.get("KUBECONFIG"):
+        say(f"  KUBECONFIG={given} is ignored: tests only use a cluster that they made")
+    # Named after the checkout: a second checkout and a demo may be up at the same time.
+    return _make(f"t{cache.key(str(REPOSITORY))[:6]}", egress=False, because="", others="")
+
+
+def _make(name: str, *, egress: bool, because: str, others: str) -> Target:
     if docker_answers():
-        say("  cluster: kind, because KUBECONFIG is not set and a Docker engine answers")
+        say(f"  cluster: kind, called {name}, because {because}a Docker engine answers")
         return InKind(Kind(name))
     if platform.system() == "Linux" and os.geteuid() == 0:
-        say("  cluster: one node made here, because KUBECONFIG is not set and no Docker engine answers")
+        say(f"  cluster: one node made here, called {name}, because {because}no Docker engine answers")
         return Own(Cluster(name, egress=egress))
     raise RuntimeError(
-        "KUBECONFIG is not set, no Docker engine answers, and only root on Linux can make a node. "
-        "Start Docker, or set KUBECONFIG and REGISTRY, or run this as root on Debian."
+        "No Docker engine answers, and only root on Linux can make a node. "
+        f"Start Docker, or {others}run this as root on Debian."
     )
 
 

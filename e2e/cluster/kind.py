@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cluster import binaries, cache
-from e2e.cluster.images import OPERATOR_INPUTS, REPOSITORY, containerfile, input_files
+from e2e.cluster.images import OPERATOR_INPUTS, REPOSITORY, Image, containerfile, input_files
 from e2e.cluster.progress import say, step
 
 
@@ -56,6 +56,10 @@ class Kind:
     def load(self, reference: str) -> None:
         with step(f"loading {reference}", slow=True):
             self._kind("load", "docker-image", f"--name={self._id}", reference)
+
+    def load_archive(self, image: Image) -> None:
+        with step(f"loading {image.reference}"):
+            self._kind("load", "image-archive", f"--name={self._id}", str(image.archive))
 
     def copy_to_node(self, file: Path, folder: str) -> None:
         node = f"{self._id}-control-plane"

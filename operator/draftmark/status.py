@@ -124,7 +124,7 @@ def _conditions(
     accepted = _accepted(decision)
     available = _available(seen)
     progressing = _progressing(decision, obstacles, problem)
-    ready = _ready(seen, decision, accepted, progressing, problem)
+    ready = _ready(seen, decision, accepted, progressing, obstacles, problem)
     conditions = [accepted, available, progressing, ready, *_kstatus(decision, obstacles, contended, problem, ready)]
     if decision.plan is not None and decision.plan.args_unchecked is not None and decision.refused is None:
         conditions.append(
@@ -251,6 +251,7 @@ def _ready(
     decision: Decision,
     accepted: Condition,
     progressing: Condition,
+    obstacles: Sequence[Obstacle],
     problem: PodProblem | None,
 ) -> Condition:
     def of(status: Any, reason: str, message: str) -> Condition:
@@ -272,6 +273,9 @@ def _ready(
         reason = problem.code if problem is not None else progressing.reason
         return of("False", reason, problem.message if problem is not None else progressing.message)
     if current.proven_at is None:
+        if obstacles:
+            # Without its Service no answer will ever come, and waiting for one would be all that the user reads.
+            return of("False", progressing.reason, progressing.message)
         if seen.proof is not None and seen.proof.revision == current.hash and seen.proof.problem is not None:
             return of("False", "RequestFailed", seen.proof.problem)
         if progressing.reason == "RollingOut":

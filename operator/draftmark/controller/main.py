@@ -72,10 +72,7 @@ class Operator:
             stop: Ends the process in order when it is set; SIGTERM and SIGINT set it.
         """
         stop = stop or asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread: tests
-                loop.add_signal_handler(number, stop.set)
+        _listen_to_signals(stop)
         self.queue = WorkQueue(random_=self.random)
         self.telemetry.follow_queue(lambda: self.queue.depth, lambda: self.queue.oldest_age_s)
         health = Health(telemetry=self.telemetry, queue_age_s=lambda: self.queue.oldest_age_s)
@@ -123,12 +120,14 @@ class Operator:
             logger.warning("Some kinds could not be listed yet: %s", ", ".join(missing))
         health.has_started = True
 
-        watching = self._spawn(self._run_kopf(world, stop), "kopf")
-        vital.append(watching)
         vital.append(self._spawn(self._resync(world, client), "resync"))
         vital.append(self._spawn(self._count(world), "count"))
         vital.append(self._spawn(self.queue.run(self._timed(reconciler), self.settings.workers), "workers"))
         stopped = self._spawn(stop.wait(), "stop")
+        # kopf last, when the others have begun: at its end it waits 5 s for every task that began after it.
+        await asyncio.sleep(0)
+        watching = self._spawn(self._run_kopf(world, stop), "kopf")
+        vital.append(watching)
         # Whatever of these ends first ends the process.
         done, _ = await asyncio.wait({stopped, lease.lost, *vital}, return_when=asyncio.FIRST_COMPLETED)
         was_asked = stop.is_set()
@@ -176,7 +175,13 @@ class Operator:
         handlers.register(registry, login=self._kopf_login, on_event=on_event)
         settings = kopf.OperatorSettings()
         handlers.configure(settings, self.random)
-        await kopf.operator(registry=registry, settings=settings, stop_flag=stop, clusterwide=True, standalone=True)
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=registry, settings=settings, stop_flag=stop, clusterwide=True, standalone=True
+        )
+        # kopf has put its own handlers in the place of ours: it alone would stop, as if its watch had failed.
+        _listen_to_signals(stop)
+        await kopf.run_tasks(tasks, ignored=others)
 
     def _kopf_login(self) -> kopf.ConnectionInfo:
         configuration = official_configuration(self.settings.kubeconfig, self.settings.context)
@@ -239,3 +244,10 @@ class Operator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _listen_to_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread: tests
+            loop.add_signal_handler(number, stop.set)

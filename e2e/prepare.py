@@ -1,0 +1,56 @@
+"""`python -m e2e.prepare`: make what the tests run on, before they run.
+
+Debian packages, the programs of the control plane and the node, and the images.
+All of it is kept in the cache and found there the next time; the tests would
+make what is missing too, but a test that compiles Kubernetes looks like one
+that hangs.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from e2e import tiny_gguf
+from e2e.cluster import binaries, images, packages
+from e2e.cluster.choose import Own, choose_for_tests
+from e2e.cluster.progress import say, step
+from e2e.models import FILE
+
+
+def prepare() -> None:
+    """Make everything, and say what and how long it took."""
+    began = time.monotonic()
+    say("1. choose a cluster")
+    is_own = isinstance(choose_for_tests(), Own)
+    say("2. Debian packages")
+    if is_own:
+        with step("present"):
+            packages.ensure(*packages.NODE, *packages.IMAGES)
+    else:
+        say("  none: the cluster's node and its images come from Docker")
+    say("3. programs, from the Go module proxy")
+    for module in binaries.ALL if is_own else (binaries.KUBERNETES, binaries.KUBECTL, binaries.HELM, binaries.KIND):
+        with step(f"{', '.join(module.programs)}"):
+            module.build()
+    say("4. images")
+    if is_own:
+        for make in (images.pause, images.coredns, images.llama_cpp, images.operator):
+            with step(make.__name__):
+                make()
+    with step("model"):
+        tiny_model_image()
+    say(f"prepared in {time.monotonic() - began:.0f} s")
+
+
+def tiny_model_image() -> images.Image:
+    """The tiny model as an image."""
+    with tempfile.TemporaryDirectory() as folder:
+        return images.model(tiny_gguf.write(Path(folder) / FILE))
+
+
+if __name__ == "__main__":
+    try:
+        prepare()
+    except (RuntimeError, TimeoutError) as error:
+        sys.exit(f"error: {error}")
