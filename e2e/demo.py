@@ -221,7 +221,9 @@ def _folder() -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e.demo", description=__doc__)
     parser.add_argument("action", choices=["up", "down"])
-    {"up": up, "down": down}[parser.parse_args().action]()
+    action = {"up": up, "down": down}[parser.parse_args().action]
+    with cache.lock("demo"):  # a second run waits; the kernel lets go of the lock of one that was killed
+        action()
     return 0
 
 

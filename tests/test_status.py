@@ -195,7 +195,7 @@ def test_conditions_say_what_is(situation: Situation) -> None:
 def test_the_message_has_what_one_needs(situation: Situation) -> None:
     message = conditions(status_of(situation))[c.READY]["message"]
     assert [part for part in situation.told if part not in message] == []
-    assert message.endswith((".", "!", "?")) or "Last line of its log: " in message
+    assert message.endswith((".", "!", "?")) or "End of its log: " in message
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)

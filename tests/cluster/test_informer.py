@@ -368,3 +368,15 @@ def test_tombstones_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
         metadata = {"name": f"s{i}", "uid": str(i), "resourceVersion": str(i + 1)}
         informer._take(WatchEvent("DELETED", {"metadata": metadata}))
     assert len(informer._tombstones) <= 301
+
+
+async def test_an_accepted_watch_is_a_sign_of_life(client: ApiClient, fake_api: FakeApi) -> None:
+    # A kind of which nothing is ever told, not even a bookmark, must not look dead.
+    fake_api.bookmark_interval_s = 60.0
+    informer = Informer(client, SERVICES, inactivity_timeout_s=0.2)
+    task = asyncio.create_task(informer.run())
+    await asyncio.wait_for(informer.synced.wait(), 3)
+    first = informer.last_heard
+    await eventually(lambda: fake_api.count("watch", SERVICES) >= 3, within_s=6.0)
+    await eventually(lambda: informer.last_heard > first + 0.2)
+    task.cancel()

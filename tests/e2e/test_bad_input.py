@@ -57,7 +57,7 @@ CASES = (
     Bad(
         service=inference_service("crash", uri=f"pvc://{CLAIM}/broken.gguf"),
         reason="EngineCrashed",
-        words=("ended with exit code 1", "Last line of its log: ", "exiting due to model loading error"),
+        words=("ended with exit code 1", "End of its log: ", "exiting due to model loading error"),
     ),
     Bad(
         service=inference_service("over-quota"),

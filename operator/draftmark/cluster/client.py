@@ -155,13 +155,15 @@ class ApiClient:
         label_selector: str | None = None,
         timeout_s: int = 270,
         inactivity_timeout_s: float = 75.0,
+        on_open: Callable[[], None] | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
         """Changes since a version, with bookmarks, until the server ends the stream in order.
 
         Args:
             timeout_s: After so many seconds the server ends the stream.
             inactivity_timeout_s: Without a byte for so long the connection counts as dead. The server sends a bookmark
-                about every minute.
+                about every minute, but none while nothing at all changes.
+            on_open: Called when the server has accepted the watch.
 
         Raises:
             Gone: The version is too old, said by status or in the stream.
@@ -191,6 +193,8 @@ class ApiClient:
                     if code == 401:
                         await self._credentials.renew(access)
                     raise await _error(response, "watch", kind, namespace, None)
+                if on_open is not None:
+                    on_open()
                 async for line in _lines(response.content):
                     yield _event(line, kind, namespace)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -172,9 +172,10 @@ class Informer(Generic[T]):
             except _WatchEnded as ended:
                 # The events that were delivered before the end count: go on from the last one, if it still exists.
                 version = None if _lost_history(ended.error) else ended.version
-                if ended.heard:
+                lasted_s = time.monotonic() - started
+                if ended.heard or lasted_s >= _SHORT_WATCH_S:
                     backoff_s = _SHORTEST_BACKOFF_S
-                wait = self._note(ended.error, backoff_s)
+                wait = self._note(ended.error, backoff_s, is_quiet=lasted_s >= self._inactivity_timeout_s)
             except ApiError as error:
                 version = None
                 wait = self._note(error, backoff_s)
@@ -185,14 +186,18 @@ class Informer(Generic[T]):
             await asyncio.sleep(max(wait * random.uniform(0.5, 1.0), 0.0))
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
 
-    def _note(self, error: ApiError, backoff_s: float) -> float:
-        """Remember why the kind cannot be seen; returns the seconds to wait."""
+    def _note(self, error: ApiError, backoff_s: float, *, is_quiet: bool = False) -> float:
+        """Remember why the kind cannot be seen; returns the seconds to wait.
+
+        Args:
+            is_quiet: The watch was open and silent for as long as one may be; on a quiet cluster that is ordinary.
+        """
         if isinstance(error, Gone):
             _log.info("%s: the version is too old; listing again.", self.kind.resource)
             return 0.0 if backoff_s <= _SHORTEST_BACKOFF_S else backoff_s
         self.denied = error.message if isinstance(error, Forbidden) else None
         self.absent = error.message if isinstance(error, NotFound) else None
-        level = logging.WARNING if self.denied or self.absent else logging.INFO
+        level = logging.WARNING if self.denied or self.absent else logging.DEBUG if is_quiet else logging.INFO
         _log.log(level, "%s cannot be watched now, trying again: %s", self.kind.resource, error.message)
         return max(backoff_s, 2.0 * (error.retry_after_s or 0.0))  # doubled: the caller waits half of it at least
 
@@ -250,6 +255,8 @@ class Informer(Generic[T]):
             label_selector=self._label_selector,
             timeout_s=timeout_s,
             inactivity_timeout_s=self._inactivity_timeout_s,
+            # An accepted watch is a sign of life: of a kind that never changes there may be no other.
+            on_open=self._heard,
         )
         heard = False
         try:

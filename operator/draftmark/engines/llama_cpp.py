@@ -86,7 +86,8 @@ START_BASE_S: Final = 120
 START_UNKNOWN_S: Final = 3600
 #: The largest budget, in seconds: a memory limit may be any number, a probe counts in 32 bits.
 START_MAX_S: Final = 24 * 3600
-_START_PERIOD_S: Final = 5
+#: Seconds between two start-up probes: a small model is up in one, and nobody waits for the next probe gladly.
+_START_PERIOD_S: Final = 2
 
 #: Seconds from leaving the endpoints to SIGTERM, and to SIGKILL: the pair that the field knows (KServe's template).
 DRAIN_S: Final = 15

@@ -9,6 +9,9 @@ from draftmark.api.conditions import shorten
 #: The one container of an engine pod.
 ENGINE_CONTAINER: Final = "engine"
 
+#: Lines of a crashed engine's log that are told.
+_LOG_LINES: Final = 3
+
 _PULL_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
@@ -100,7 +103,8 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem
         return None
     # The kubelet puts the end of the log here (terminationMessagePolicy: FallbackToLogsOnError).
     lines = [line.strip() for line in str(ended.get("message") or "").splitlines() if line.strip()]
-    last = f" Last line of its log: {shorten(lines[-1], 400)}" if lines else ""
+    # The very last line often only says that it ends; the cause stands above it.
+    last = f" End of its log: {shorten(' | '.join(lines[-_LOG_LINES:]), 500)}" if lines else ""
     if ended.get("reason") == "OOMKilled":
         return PodProblem(
             code="OutOfMemory",
