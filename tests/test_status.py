@@ -65,7 +65,7 @@ def proven() -> Observation:
 def failed_proof() -> Observation:
     seen = with_pods(ready_pod(revision()), ready=1)
     return replace(
-        seen, proof=Proof(revision=revision(), problem="The Service answered 503. Look at the log.", at=T0, failures=1)
+        seen, proof=Proof(revision=revision(), problem="The Service answered 503. Look at the log.", at=T0, failures=2)
     )
 
 
@@ -305,3 +305,15 @@ def test_unreadable_specs_of_any_size_fit_into_a_condition() -> None:
     status = make_status(seen, decide(seen, T0), T0)
     assert "engine.args" in conditions(status)[c.ACCEPTED]["message"]
     assert len(json.dumps(status)) < 8 * 1024
+
+
+def test_one_failed_proof_is_not_told() -> None:
+    # A pod is ready a moment before every node's proxy sends requests to it.
+    seen = running()
+    decision = decide(seen, T0)
+    proof = Proof(
+        revision=next(r.hash for r in decision.revisions if r.is_current), problem="refused", at=T0, failures=1
+    )
+    status = make_status(replace(seen, proof=proof, pods=(ready_pod(proof.revision),)), decision, T0)
+    (ready,) = [c for c in status["conditions"] if c["type"] == "Ready"]
+    assert ready["reason"] == "AwaitingFirstAnswer"

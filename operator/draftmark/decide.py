@@ -30,7 +30,7 @@ from draftmark.render.workload import (
 )
 
 #: Seconds between two requests that shall prove a revision, by how many have failed so far.
-PROOF_BACKOFF_S: Final = (2, 5, 10, 30, 60)
+PROOF_BACKOFF_S: Final = (1, 2, 5, 10, 30, 60)
 
 #: Kinds that a service owns, and that are pruned when they are no longer wanted.
 OWNED_KINDS: Final = ("Deployment", "Service", "ServiceAccount", "ControllerRevision")

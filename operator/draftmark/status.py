@@ -276,8 +276,11 @@ def _ready(
         if obstacles:
             # Without its Service no answer will ever come, and waiting for one would be all that the user reads.
             return of("False", progressing.reason, progressing.message)
-        if seen.proof is not None and seen.proof.revision == current.hash and seen.proof.problem is not None:
-            return of("False", "RequestFailed", seen.proof.problem)
+        proof = seen.proof
+        # A pod is ready a moment before every node's proxy knows of it, so a single failure says nothing.
+        has_failed = proof is not None and proof.revision == current.hash and proof.failures > 1
+        if proof is not None and has_failed and proof.problem is not None:
+            return of("False", "RequestFailed", proof.problem)
         if progressing.reason == "RollingOut":
             return of("False", "RollingOut", progressing.message)
         return of("False", "AwaitingFirstAnswer", "The pods are ready; the first request through the Service is due.")

@@ -206,7 +206,7 @@ async def test_the_same_name_again_is_another_service(rig: Rig) -> None:
 
 
 async def test_a_failing_proof_is_told_and_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter(["HTTP 500 from the engine", None])
+    answers = iter(["no route yet", "HTTP 500 from the engine", None])
 
     async def prove(request: object, cluster_ip: str) -> str | None:
         return next(answers)
