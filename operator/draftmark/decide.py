@@ -59,7 +59,7 @@ def decide(seen: Observation, now: datetime) -> Decision:
     """
     if seen.service["metadata"].get("deletionTimestamp"):
         # Owner references collect the children, also while the operator is down.
-        return Decision(is_deleted=True, decided_at=now)
+        return Decision(is_deleted=True)
     spec = read_spec(seen.service)
     if isinstance(spec, Unplannable):
         known = _known_revisions(seen)
@@ -190,7 +190,6 @@ def _carry_out(seen: Observation, now: datetime, chosen: _Chosen, *, replicas: i
         "suggestion": chosen.suggestion,
         "held": chosen.held,
         "replicas": replicas,
-        "decided_at": now,
     }
     if current is None:
         # Nothing ran before and nothing can run now. Without a readable spec nothing is torn down either.

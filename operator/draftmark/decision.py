@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from draftmark.plan import Plan, Unplannable
@@ -74,4 +74,3 @@ class Decision:
     held: str | None = None
     is_paused: bool = False
     is_deleted: bool = False
-    decided_at: datetime | None = None

@@ -1,25 +1,34 @@
 """The whole operator, in one process with a fake API server: end states and the writes that lead there."""
 
+import time
 from collections import Counter
 from copy import deepcopy
 from datetime import datetime
+from typing import Any
 
 import pytest
 
 from draftmark.api.defaults import Defaults
+from draftmark.cluster.client import ApiClient
+from draftmark.cluster.credentials import Credentials
 from draftmark.cluster.kinds import (
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
     EVENTS,
     INFERENCE_SERVICES,
+    PODS,
     SERVICE_ACCOUNTS,
     SERVICES,
     Kind,
 )
 from draftmark.controller import main, reconcile
+from draftmark.controller.main import Operator
+from draftmark.controller.observe import World
+from draftmark.controller.queue import WorkQueue
 from draftmark.decide import decide
 from draftmark.decision import Decision
 from draftmark.observation import Observation
+from draftmark.settings import Settings
 from tests.controller.conftest import Rig, service
 
 
@@ -248,3 +257,29 @@ async def test_a_resync_alone_writes_nothing(rig: Rig) -> None:
     listed = rig.api.count("list", INFERENCE_SERVICES)
     await rig.until(lambda: rig.api.count("list", INFERENCE_SERVICES) >= listed + 3)
     assert rig.writes()[len(before) :] == []
+
+
+async def test_a_stop_does_not_wait_for_a_list_that_never_comes(rig: Rig) -> None:
+    rig.api.fault(verb="list", kind=PODS, times=None, stall=True)
+    await rig.start()
+    await rig.until(lambda: rig.api.count("list", PODS))
+    started = time.monotonic()
+    assert await rig.stop() == 0
+    # The first lists may take a minute, the pod's grace period is half of one.
+    assert time.monotonic() - started < 25
+
+
+async def test_a_service_that_is_deleted_after_a_list_showed_it_does_not_make_the_watch_look_dead() -> None:
+    operator = Operator(Settings(defaults=Defaults(), namespace="default", identity="test"))
+    operator.queue = WorkQueue()
+    world = World(client=ApiClient(Credentials.plain("http://127.0.0.1")), defaults=Defaults(), wake=operator.queue.add)
+
+    def at(version: int) -> dict[str, Any]:
+        item = service()
+        return {**item, "metadata": {**item["metadata"], "uid": "u", "resourceVersion": str(version)}}
+
+    shown = {("default", "llama"): 5}
+    operator.hear(world, None, at(3))
+    assert operator.untold(shown)
+    operator.hear(world, "DELETED", at(7))
+    assert not operator.untold(shown)

@@ -15,8 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from draftmark.cluster.informer import Informer
 from draftmark.controller.telemetry import Telemetry
 
-#: Seconds of silence after which a watch is taken for dead. Bookmarks come every minute, watches are renewed after
-#: five, a list is tried for half a minute.
+#: Seconds of silence after which a watch is taken for dead. Where nothing changes no bookmark comes either, but a silent
+#: watch is opened anew after 75 s, and being let in counts; a list is tried for half a minute.
 _SILENCE_S: Final = 420.0
 #: Age of the queue's oldest item, and lag of the loop, that no healthy process shows.
 _QUEUE_AGE_S: Final = 300.0

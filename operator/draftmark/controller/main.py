@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
@@ -115,15 +115,17 @@ class Operator:
         with suppress(ApiError):  # unknown is a state: only image volumes ask for it
             world.server_version = (await client.server_version()).git_version
         health.is_leading = True
-        missing = await world.wait_until_read(_FIRST_LISTS_S)
-        if missing:
+        stopped = self._spawn(stop.wait(), "stop")
+        reading = self._spawn(world.wait_until_read(_FIRST_LISTS_S), "first lists")
+        # A stop, or a lost Lease, must not wait for a list that never comes: the pod would be killed meanwhile.
+        await asyncio.wait({reading, stopped, lease.lost, *vital}, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done() and (missing := reading.result()):
             logger.warning("Some kinds could not be listed yet: %s", ", ".join(missing))
-        health.has_started = True
+        health.has_started = reading.done()
 
         vital.append(self._spawn(self._resync(world, client), "resync"))
         vital.append(self._spawn(self._count(world), "count"))
         vital.append(self._spawn(self.queue.run(self._timed(reconciler), self.settings.workers), "workers"))
-        stopped = self._spawn(stop.wait(), "stop")
         # kopf last, when the others have begun: at its end it waits 5 s for every task that began after it.
         await asyncio.sleep(0)
         watching = self._spawn(self._run_kopf(world, stop), "kopf")
@@ -160,16 +162,24 @@ class Operator:
 
         return work
 
+    def hear(self, world: World, kind: str | None, service: dict[str, Any]) -> None:
+        """Take one event of the watch; `kind` is None for an object that was listed."""
+        key = key_of(service)
+        # Of a deletion, too: until the next resync it answers for what a list showed before.
+        self._told[key] = version_of(service)
+        if kind == "DELETED":
+            world.drop_service(key, service["metadata"].get("uid"))
+            self.queue.add(key, Priority.DELETION)
+        elif world.take_service(service):
+            self.queue.add(key, Priority.RESYNC if kind is None else Priority.CHANGE)
+
+    def untold(self, shown: Mapping[Key, int]) -> bool:
+        """Whether the watch has told nothing of what a list showed: keys, with the versions that were listed."""
+        return bool(shown) and all(self._told.get(key, 0) < version for key, version in shown.items())
+
     async def _run_kopf(self, world: World, stop: asyncio.Event) -> None:
         def on_event(kind: str | None, service: dict[str, Any]) -> None:
-            key = key_of(service)
-            self._told[key] = version_of(service)
-            if kind == "DELETED":
-                self._told.pop(key, None)
-                world.drop_service(key, service["metadata"].get("uid"))
-                self.queue.add(key, Priority.DELETION)
-            elif world.take_service(service):
-                self.queue.add(key, Priority.RESYNC if kind is None else Priority.CHANGE)
+            self.hear(world, kind, service)
 
         registry = kopf.OperatorRegistry()
         handlers.register(registry, login=self._kopf_login, on_event=on_event)
@@ -213,22 +223,24 @@ class Operator:
                 if key not in listed:
                     world.drop_service(key, service["metadata"].get("uid"))
                     self.queue.add(key, Priority.DELETION)
-            untold = {}
+            shown: dict[Key, int] = {}
             for key, listed_service in listed.items():
                 if world.take_service(listed_service):
                     self.queue.add(key)
-                    untold[key] = version_of(listed_service)
+                    shown[key] = version_of(listed_service)
                 else:
                     # Spread over the time until the next round, so that a resync is never a burst.
                     self.queue.add_after(key, self.random.uniform(0, self.settings.resync_s / 2), Priority.RESYNC)
 
-            if untold:
+            if shown:
                 await asyncio.sleep(_WATCH_GRACE_S)
-                if all(self._told.get(key, 0) < version for key, version in untold.items()):
+                if self.untold(shown):
                     raise RuntimeError(
-                        f"the watch of {INFERENCE_SERVICES.plural} is dead: a list showed {len(untold)} changes that it "
+                        f"the watch of {INFERENCE_SERVICES.plural} is dead: a list showed {len(shown)} changes that it "
                         f"did not tell within {_WATCH_GRACE_S:.0f} s"
                     )
+
+            self._told = {key: version for key, version in self._told.items() if key in world.services}
 
     async def _count(self, world: World) -> None:
         while True:
