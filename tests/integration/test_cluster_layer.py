@@ -1,6 +1,7 @@
 """The cluster layer against a real kube-apiserver: what the fake only claims."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,15 @@ from draftmark.cluster.client import ApiClient
 from draftmark.cluster.credentials import Credentials
 from draftmark.cluster.errors import Conflict, NamespaceTerminating
 from draftmark.cluster.informer import Informer
-from draftmark.cluster.kinds import DEPLOYMENTS, LEASES, SERVICE_ACCOUNTS, SERVICES, Kind, child_kinds
+from draftmark.cluster.kinds import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    LEASES,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Kind,
+    child_kinds,
+)
 from draftmark.cluster.lease import LeaseLock
 from draftmark.cluster.outcomes import ObjectRef, Outcome
 from e2e.cluster.cluster import Cluster
@@ -344,3 +353,29 @@ async def test_a_namespace_that_is_being_deleted_is_recognised(place: Place) -> 
     body: Json = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}
     with pytest.raises(NamespaceTerminating):
         await place.client.create(CONFIG_MAPS, place.namespace, body, field_manager="test")
+
+
+async def test_a_pin_that_was_stored_with_its_keys_in_another_order_gets_its_number(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server compares the bytes of a ControllerRevision's data; an apply sorts the keys."""
+    pin = place.child(CONTROLLER_REVISIONS, "llama-1") | {"revision": 1, "data": {"b": {"z": 1, "a": 2}, "a": 1}}
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "draftmark.cluster.client.encode", lambda body: json.dumps(body, separators=(",", ":")).encode()
+        )
+        await place.client.create(CONTROLLER_REVISIONS, place.namespace, pin, field_manager="draftmark-create")
+    async with started(place) as operator:
+        assert await operator.names({**pin, "revision": 2}) == ["Updated"]
+        assert await operator.names({**pin, "revision": 3}) == ["Updated"]
+        assert await operator.names({**pin, "revision": 3}) == ["Unchanged"]
+    stored = await place.stored(CONTROLLER_REVISIONS, "llama-1")
+    assert (stored["revision"], stored["data"]) == (3, pin["data"])
+
+
+async def test_a_pin_of_ours_gets_its_number_by_an_apply(place: Place) -> None:
+    pin = place.child(CONTROLLER_REVISIONS, "llama-1") | {"revision": 1, "data": {"b": {"z": 1, "a": 2}, "a": 1}}
+    async with started(place) as operator:
+        assert await operator.names(pin) == ["Created"]
+        assert await operator.names({**pin, "revision": 2}) == ["Updated"]
+        assert await operator.names({**pin, "revision": 2}) == ["Unchanged"]

@@ -49,7 +49,7 @@ from draftmark.cluster.outcomes import (
 )
 from draftmark.cluster.wire import Json, encode
 
-__all__ = ["Applier", "Cache", "digest_of", "restore_lists"]
+__all__ = ["Applier", "Cache", "digest_of", "patch_fields", "restore_lists"]
 
 #: Objects that are remembered. A forgotten one costs a GET, or one write that changes nothing.
 _REMEMBERED: Final = 50_000
@@ -209,7 +209,8 @@ class Applier:
                 ref.kind, ref.namespace, ref.name, body, field_manager=self._manager, force=True
             )
         except Invalid:
-            operations = restore_lists(intent, live, found)
+            lists = restore_lists(intent, live, found)
+            operations = lists or patch_fields(intent, live, found)
             if not operations:
                 raise
             stored = await self._client.json_patch(
@@ -217,7 +218,7 @@ class Applier:
             )
             # What this patch has set is handed over before the next write.
             memory.handed_over = ""
-            if is_new or differences(intent, stored):
+            if (is_new and lists) or differences(intent, stored):
                 return None
         self._note_written(ref, intent, digest, memory, stored)
         if is_new:
@@ -308,6 +309,26 @@ def restore_lists(intent: Json, live: Json, found: tuple[Difference, ...]) -> li
     # Whoever changes the object meanwhile makes it a Conflict, not a loss. A `test` would make it Invalid.
     version = {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]}
     return [version, *({"op": "replace", "path": path, "value": value} for path, value in lists.items())]
+
+
+def patch_fields(intent: Json, live: Json, found: tuple[Difference, ...]) -> list[Json]:
+    """A JSON patch of exactly the fields that differ; empty where one of them lies in a list.
+
+    What an apply writes anew although it is equal may be refused: version 0.1.0 stored the data of ControllerRevisions in
+    another order of keys, and an apply's order is a change there. A patch leaves the bytes of everything else alone.
+    """
+    operations: list[Json] = []
+    for difference in found:
+        if not all(isinstance(step, str) for step in difference.path) or not difference.path:
+            return []
+        *parents, last = difference.path
+        value: Any = intent
+        for step in difference.path:
+            value = value[step]
+        steps = "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in (*parents, last))
+        operations.append({"op": "add", "path": f"/{steps}", "value": value})
+    version = {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]}
+    return [version, *operations] if operations else []
 
 
 def _at(obj: Json, steps: Sequence[Any]) -> list[Json]:

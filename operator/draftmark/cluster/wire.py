@@ -19,6 +19,10 @@ _ESCAPED: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def encode(body: object) -> bytes:
-    """JSON in UTF-8. Half a surrogate pair, as broken logs contain it, becomes a question mark."""
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    """JSON in UTF-8. Half a surrogate pair, as broken logs contain it, becomes a question mark.
+
+    Keys are sorted, as an apply stores them: a ControllerRevision's data is compared byte by byte, and another order would
+    be a change of what cannot be changed.
+    """
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", text).encode("utf-8", "replace")
