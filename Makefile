@@ -22,6 +22,7 @@ setup: .venv/.ready ## Make .venv with the pinned dependencies and the command l
 lock: setup ## Pin the dependencies anew
 	.venv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.txt
+	.venv/bin/uv pip compile --quiet images/router/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/router/requirements.txt
 
 generate: setup ## Write CRDs and RBAC from the types
 	.venv/bin/draftmark generate crds

@@ -31,6 +31,7 @@ from e2e.tools import (
     SYSTEM_NAMESPACE,
     Tools,
     client_pod,
+    deliver,
     install,
     kubectl_program,
     read_defaults,
@@ -59,17 +60,17 @@ def up() -> None:
     target.up()
     tools = Tools(target.kubeconfig)
     say("3. build the images and load them")
-    operator, llama_cpp = target.deliver("operator"), target.deliver("llama-cpp-cpu")
+    images = deliver(target)
     say("4. install the operator")
     with step("helm upgrade --install", slow=True):
-        install(tools, operator=operator, llama_cpp=llama_cpp)
+        install(tools, images)
     say("5. apply a model")
     name, manifest = apply_quickstart(tools, target, hub=hub)
     say(f"6. wait until {name} is ready")
     url = wait_until_ready(tools, name)
     say(f"7. ask it: {QUESTION}")
     with step("a pod asks, inside the cluster"):
-        answer = ask(tools, operator, url)
+        answer = ask(tools, images.operator, url)
     say(f"  POST {url}/v1/chat/completions\n  answer: {answer!r}")
     say("8. look at it")
     say(f"$ kubectl get {RESOURCE} --namespace={NAMESPACE} -o wide")
@@ -179,7 +180,9 @@ def ask(tools: Tools, image: str, url: str) -> str:
     """Send a chat completion from a pod: the address is one inside the cluster."""
     program = (
         "import httpx, sys\n"
-        "body = {'messages': [{'role': 'user', 'content': sys.argv[2]}], 'max_tokens': 32}\n"
+        "model = httpx.get(sys.argv[1] + '/v1/models', timeout=60).raise_for_status().json()['data'][0]['id']\n"
+        "message = {'role': 'user', 'content': sys.argv[2]}\n"
+        "body = {'model': model, 'messages': [message], 'max_tokens': 32}\n"
         "answer = httpx.post(sys.argv[1] + '/v1/chat/completions', json=body, timeout=60).raise_for_status()\n"
         "print(answer.json()['choices'][0]['message']['content'])\n"
     )

@@ -30,16 +30,20 @@ def prepare() -> None:
     else:
         say("  none: the cluster's node and its images come from Docker")
     say("3. programs, from the Go module proxy")
-    for module in binaries.ALL if is_own else (binaries.KUBERNETES, binaries.KUBECTL, binaries.HELM, binaries.KIND):
+    for module in (
+        *(binaries.ALL if is_own else (binaries.KUBERNETES, binaries.KUBECTL, binaries.HELM, binaries.KIND)),
+        binaries.STANDIN,
+    ):
         with step(f"{', '.join(module.programs)}"):
             module.build()
     say("4. images")
     if is_own:
-        for make in (images.pause, images.coredns, images.llama_cpp, images.operator):
+        for make in images.ALL:
             with step(make.__name__):
                 make()
-    with step("model"):
-        tiny_model_image()
+    for each in (images.standin, tiny_model_image):
+        with step(each.__name__.replace("_", " ")):
+            each()
     say(f"prepared in {time.monotonic() - began:.0f} s")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 
 from e2e.cluster import binaries, cache, processes
+from e2e.cluster.choose import Target
 from e2e.cluster.images import REPOSITORY
 from e2e.cluster.progress import say, step
 
@@ -63,15 +64,36 @@ def kubectl_program() -> Path:
     return binaries.KUBECTL.build() / "kubectl"
 
 
-def install(tools: Tools, *, operator: str, llama_cpp: str) -> None:
-    """Install the chart, or upgrade it, and wait until the operator is ready.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """References of our images, where a cluster finds them."""
 
-    Args:
-        operator: Reference of the operator's image.
-        llama_cpp: Reference of the engine's image for CPUs.
-    """
-    repository, _, tag = operator.rpartition(":")
-    values = {"image.repository": repository, "image.tag": tag, "defaults.engines.llama-cpp.images.cpu": llama_cpp}
+    operator: str
+    gateway: str
+    router: str
+    llama_cpp: str
+
+
+def deliver(target: Target) -> Delivered:
+    """Build our images and bring them to a cluster."""
+    return Delivered(
+        operator=target.deliver("operator"),
+        gateway=target.deliver("gateway"),
+        router=target.deliver("router"),
+        llama_cpp=target.deliver("llama-cpp-cpu"),
+    )
+
+
+def install(tools: Tools, images: Delivered) -> None:
+    """Install the chart, or upgrade it, and wait until the operator is ready."""
+    repository, _, tag = images.operator.rpartition(":")
+    values = {
+        "image.repository": repository,
+        "image.tag": tag,
+        "defaults.engines.llama-cpp.images.cpu": images.llama_cpp,
+        "defaults.traffic.gatewayImage": images.gateway,
+        "defaults.traffic.routerImage": images.router,
+    }
     _mend_release(tools)
     # A namespace of restricted security: the chart keeps to it.
     tools.apply(restricted_namespace(SYSTEM_NAMESPACE))

@@ -24,10 +24,11 @@ def main() -> int:
         case "status":
             say(cluster.status())
         case "binaries":
-            for module in binaries.ALL:
+            for module in (*binaries.ALL, binaries.STANDIN):
                 say(str(module.build()))
         case "images":
-            for image in (images.pause(), images.coredns(), images.llama_cpp(), images.operator()):
+            for make in images.ALL:
+                image = make()
                 say(f"{image.reference} {image.archive} {image.archive.stat().st_size / 1e6:.0f} MB")
         case other:
             raise ValueError(f"no action {other}")

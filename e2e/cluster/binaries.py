@@ -1,4 +1,4 @@
-"""Programs compiled from the Go module proxy.
+"""Programs compiled from Go: those of a cluster, from the Go module proxy, and the stand-in engine.
 
 Each folder under `go/` is a Go module that pins its programs with go.mod and
 go.sum. Kubernetes, containerd and Helm have separate modules because one
@@ -27,11 +27,12 @@ _VERSION_VARIABLES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """A folder under `go/` and the programs to build from it."""
+    """A folder of Go and the programs to build from it."""
 
     name: str
-    #: The folder, where it is not called like the module.
+    #: The folder, where it is not called like the module, and where that lies.
     source: str = ""
+    root: Path = _GO
     #: Program name to Go package.
     programs: dict[str, str]
     ldflags: str = "-s -w"
@@ -42,11 +43,11 @@ class Module:
         """Where the programs are, once built. The sources, and what else decides about the result, name it."""
         sources = [path for path in self._source.iterdir() if path.suffix in (".go", ".mod", ".sum")]
         options = (repr(sorted(self.programs.items())), self.ldflags, self.tags, platform.machine())
-        return cache.folder() / "bin" / f"{self.name}-{cache.key(cache.files_key(_GO, sources), *options)}"
+        return cache.folder() / "bin" / f"{self.name}-{cache.key(cache.files_key(self.root, sources), *options)}"
 
     @property
     def _source(self) -> Path:
-        return _GO / (self.source or self.name)
+        return self.root / (self.source or self.name)
 
     def build(self) -> Path:
         """Return the folder of the programs, built before if need be."""
@@ -126,6 +127,8 @@ HELM = Module(
 )
 COREDNS = Module(name="coredns", programs={"coredns": "."})
 PAUSE = Module(name="pause", programs={"pause": "."})
+#: Called like what it stands in for.
+STANDIN = Module(name="standin", root=_GO.parents[1], programs={"llama-server": "."})
 KIND = Module(name="kind", programs={"kind": "sigs.k8s.io/kind"})
 
 #: What the own cluster needs; kind is built only where a Docker engine answers.

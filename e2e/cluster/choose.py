@@ -20,7 +20,12 @@ from e2e.cluster.kind import Kind, docker_answers, docker_build
 from e2e.cluster.progress import say
 
 #: Our images by the name of their folder under images/.
-IMAGES = {"operator": images.operator, "llama-cpp-cpu": images.llama_cpp}
+IMAGES = {
+    "operator": images.operator,
+    "gateway": images.gateway,
+    "router": images.router,
+    "llama-cpp-cpu": images.llama_cpp,
+}
 
 
 class Target(Protocol):

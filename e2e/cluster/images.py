@@ -24,8 +24,11 @@ from e2e.cluster import binaries, cache, packages
 from e2e.cluster.progress import say, step
 
 REPOSITORY = Path(__file__).parents[2]
-#: What goes into the operator's image, as far as it exists: also the order of COPY in its Containerfile.
-OPERATOR_INPUTS = ("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "operator", "templates", "crds")
+#: What goes into images beside their Containerfile, as far as it exists: also the order of COPY there.
+INPUTS = {
+    "operator": ("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "operator", "templates", "crds"),
+    "router": ("images/router/requirements.txt",),
+}
 #: `uid:gid` of every image of ours. Numeric: the kubelet cannot tell that a named user is not root.
 USER = "65532:65532"
 #: Archives that are kept of each image. A guess.
@@ -82,7 +85,8 @@ class RootFilesystem:
 
 
 PYTHON = RootFilesystem(suite="bookworm", packages=("python3", "python3-pip", "ca-certificates"))
-LLAMA_CPP = RootFilesystem(suite="forky", packages=("llama.cpp", "ca-certificates"))
+LLAMA_CPP = RootFilesystem(suite="forky", packages=("llama.cpp", "curl", "ca-certificates"))
+HAPROXY = RootFilesystem(suite="trixie", packages=("haproxy", "ca-certificates"))
 
 
 def pause() -> Image:
@@ -98,12 +102,28 @@ def coredns() -> Image:
 
 def operator() -> Image:
     """The operator from this checkout, with the CLI."""
-    return _from_containerfile("operator", PYTHON, [REPOSITORY / name for name in OPERATOR_INPUTS])
+    return _from_containerfile("operator", PYTHON)
+
+
+def gateway() -> Image:
+    """Debian's HAProxy."""
+    return _from_containerfile("gateway", HAPROXY)
+
+
+def router() -> Image:
+    """smg. It shares its base with the operator's image, so a node that has both keeps that once."""
+    return _from_containerfile("router", PYTHON)
 
 
 def llama_cpp() -> Image:
     """Debian's llama-server."""
-    return _from_containerfile("llama-cpp-cpu", LLAMA_CPP, [])
+    return _from_containerfile("llama-cpp-cpu", LLAMA_CPP)
+
+
+def standin() -> Image:
+    """The engine of tests, under llama-server's command line."""
+    program = binaries.STANDIN.build() / "llama-server"
+    return scratch("standin", {"llama-server": program}, entrypoint=["/llama-server"])
 
 
 def model(gguf: Path) -> Image:
@@ -165,13 +185,17 @@ def containerfile(name: str) -> Path:
     return REPOSITORY / "images" / name / "Containerfile"
 
 
-def input_files(inputs: Sequence[Path]) -> list[Path]:
-    """List the files below `inputs`, without what Python leaves behind."""
-    return sorted(_files(inputs))
+def build_files(name: str) -> list[Path]:
+    """List what one of our images is built from: its Containerfile, and its inputs without what Python leaves there."""
+    return [containerfile(name), *sorted(_files([REPOSITORY / each for each in INPUTS.get(name, ())]))]
 
 
-def _from_containerfile(name: str, root: RootFilesystem, inputs: Sequence[Path]) -> Image:
-    files = [containerfile(name), *input_files(inputs)]
+#: What a cluster of our own, with a model of the tests on it, is made of.
+ALL: Sequence[Callable[[], Image]] = (pause, coredns, operator, gateway, router, llama_cpp)
+
+
+def _from_containerfile(name: str, root: RootFilesystem) -> Image:
+    files = build_files(name)
     key = cache.key(root.key, cache.files_key(REPOSITORY, files))
 
     def write(reference: str, archive: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cluster import binaries, cache
-from e2e.cluster.images import OPERATOR_INPUTS, REPOSITORY, Image, containerfile, input_files
+from e2e.cluster.images import REPOSITORY, Image, build_files, containerfile
 from e2e.cluster.progress import say, step
 
 
@@ -22,9 +22,7 @@ def docker_answers() -> bool:
 
 def docker_build(name: str, repository: str) -> str:
     """Build one of our images from its public base image, and return its reference."""
-    inputs = [REPOSITORY / each for each in OPERATOR_INPUTS] if name == "operator" else []
-    files = [containerfile(name), *input_files(inputs)]
-    reference = f"{repository}/{name}:{cache.files_key(REPOSITORY, files)}"
+    reference = f"{repository}/{name}:{cache.files_key(REPOSITORY, build_files(name))}"
     with step(f"building {reference}", slow=True):
         _run("docker", "build", f"--file={containerfile(name)}", f"--tag={reference}", str(REPOSITORY))
     return reference

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from draftmark.api.defaults import Defaults
+from draftmark.api.defaults import Defaults, NetworkDefaults, TrafficDefaults
 from draftmark.engines.registry import ENGINES
+from draftmark.render.router import ROLE as ROUTER_ROLE
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "draftmark"
@@ -102,7 +103,7 @@ def test_pods_meet_the_restricted_standard(rendered: list[Object]) -> None:
 
 def test_rights_name_no_secret_and_no_wildcard(rendered: list[Object]) -> None:
     roles = of_kind(rendered, "ClusterRole") + of_kind(rendered, "Role")
-    assert len(roles) == 4
+    assert len(roles) == 5
     for role in roles:
         for rule in role["rules"]:
             words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
@@ -116,6 +117,14 @@ def test_operator_gets_the_generated_rules(rendered: list[Object]) -> None:
     assert role["rules"] == rules
     (own,) = of_kind(rendered, "Role")
     assert own["rules"] == yaml.safe_load((CHART / "files/rbac/role.yaml").read_text())
+
+
+def test_routers_may_look_at_pods_and_nothing_else(rendered: list[Object]) -> None:
+    (role,) = (role for role in of_kind(rendered, "ClusterRole") if role["metadata"]["name"] == ROUTER_ROLE)
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    # Without these rights of its own the operator may not give them away.
+    own = yaml.safe_load((CHART / "files/rbac/cluster-role.yaml").read_text())
+    assert any("pods" in rule["resources"] and {"get", "list", "watch"} <= set(rule["verbs"]) for rule in own)
 
 
 def test_bindings_lead_from_the_pods_to_the_roles(rendered: list[Object]) -> None:
@@ -182,6 +191,38 @@ def test_defaults_are_what_the_operator_accepts_and_are_mounted_where_it_looks(r
     assert template["spec"]["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
 
 
+def read_defaults(objects: list[Object]) -> Defaults:
+    (config,) = of_kind(objects, "ConfigMap")
+    return Defaults.model_validate(yaml.safe_load(config["data"]["defaults.yaml"]))
+
+
+def test_defaults_tell_what_only_the_release_knows(rendered: list[Object], changed: list[Object]) -> None:
+    (template,) = pod_templates(rendered)
+    left_alone = read_defaults(rendered)
+    assert left_alone.traffic == TrafficDefaults(reloader_image=template["spec"]["containers"][0]["image"])
+    assert left_alone.network == NetworkDefaults(operator_namespace=NAMESPACE, monitoring_namespaces=())
+    assert left_alone.namespaced is False
+    (template,) = pod_templates(changed)
+    told = read_defaults(changed)
+    assert told.traffic == TrafficDefaults(
+        gateway_image="registry.example/haproxy:1",
+        router_image="smg:1",
+        reloader_image=template["spec"]["containers"][0]["image"],
+    )
+    assert told.network == NetworkDefaults(operator_namespace="ops", monitoring_namespaces=("monitoring",))
+    assert told.namespaced is True
+
+
+def test_emptied_defaults_are_filled_in() -> None:
+    emptied = ("--set", "defaults.traffic=null", "--set", "defaults.network=null")
+    told = read_defaults(render(*emptied, "--set", "image.repository=own", "--set", "image.tag=x"))
+    assert told.traffic == TrafficDefaults(reloader_image="own:x")
+    assert told.network == NetworkDefaults(operator_namespace=NAMESPACE)
+    assert read_defaults(render("--set", "defaults.traffic.reloaderImage=b:1")).traffic == TrafficDefaults(
+        reloader_image="b:1"
+    )
+
+
 def test_definitions_stay_when_the_release_goes(rendered: list[Object]) -> None:
     definitions = of_kind(rendered, "CustomResourceDefinition")
     sources = {
@@ -206,6 +247,9 @@ def changed() -> list[Object]:
         *("--set", "rbac.aggregateToUserRoles=false", "--set", "metrics.service=false", "--set", "workers=3"),
         *("--set", "priorityClassName=high", "--set", "tolerations[0].operator=Exists", "--set", "logLevel=debug"),
         *("--set", "nodeSelector.disk=fast", "--set", "affinity.nodeAffinity.x=y", "--set", "podAnnotations.a=b"),
+        *("--set", "defaults.namespaced=true", "--set", "defaults.traffic.gatewayImage=registry.example/haproxy:1"),
+        *("--set", "defaults.traffic.routerImage=smg:1", "--set", "defaults.network.operatorNamespace=ops"),
+        *("--set", "defaults.network.monitoringNamespaces[0]=monitoring"),
     )
 
 
@@ -234,7 +278,7 @@ def test_values_arrive(changed: list[Object]) -> None:
     assert container["image"].endswith("@sha256:" + "0" * 64)
     assert {"--workers=3", "--log-level=debug"} <= set(container["args"])
     assert of_kind(changed, "Service") == []
-    assert len(of_kind(changed, "ClusterRole")) == 1
+    assert [role["metadata"]["name"] for role in of_kind(changed, "ClusterRole")] == [f"{NAMESPACE}:draftmark"]
 
 
 def test_schema_knows_the_values_and_no_others() -> None:

@@ -43,3 +43,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
 {{- end }}
 {{- end }}
+
+{{/* The administrator's defaults as the operator reads them: what is empty is left out, or filled in from the release. */}}
+{{- define "draftmark.defaults" -}}
+{{- $defaults := deepCopy .Values.defaults }}
+{{- $traffic := dict "reloaderImage" (include "draftmark.image" .) }}
+{{- range $name, $image := $defaults.traffic }}
+{{- if $image }}{{ $_ := set $traffic $name $image }}{{ end }}
+{{- end }}
+{{- $network := default (dict) $defaults.network }}
+{{- $_ := set $network "operatorNamespace" (default .Release.Namespace $network.operatorNamespace) }}
+{{- $_ := set $defaults "traffic" $traffic }}
+{{- $_ := set $defaults "network" $network }}
+{{- toYaml $defaults }}
+{{- end }}

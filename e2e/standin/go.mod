@@ -1,0 +1,3 @@
+module draftmark.dev/e2e/standin
+
+go 1.26
