@@ -4,10 +4,12 @@ A value never becomes text. Where a template has an expression, the environment 
 text, which then holds nothing but the template's own words, is read as YAML; and in the object that comes out each mark
 is replaced by its value. So there is nothing to quote and nothing to escape, whatever a value holds. Reading is cheap,
 too: a template yields few different texts, and each is parsed once.
+
+Files that are not YAML cannot be done that way. There a value does become text, and must be a number or a word.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -18,16 +20,15 @@ from jinja2.runtime import Context
 from draftmark.package_data import data_folder
 
 _MARK: Final = re.compile(r"<value (\d+)>")
+#: What a value of a text may be: hashes, addresses, ports, paths. No white space, quote, percent sign or brace.
+_WORD: Final = re.compile(r"[A-Za-z0-9._:\[\]/-]+")
 #: Name under which a rendering collects its values; no template may use it.
 _VALUES: Final = "_values"
 
 
 class _Files(BaseLoader):
     def get_source(self, environment: Environment, template: str) -> tuple[str, None, None]:
-        file = data_folder("templates").joinpath(*template.split("/"))
-        if not file.is_file():
-            raise TemplateNotFound(template)
-        return file.read_text("utf-8"), None, None
+        return read_text(template), None, None
 
 
 @pass_context
@@ -40,11 +41,22 @@ def _mark(context: Context, value: object) -> str:
     return f"<value {len(values) - 1}>"
 
 
+def _word(value: object) -> str:
+    """A value as a part of a text that nothing can break out of."""
+    if isinstance(value, Undefined):
+        return str(value)  # raises, and says which name it is
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and _WORD.fullmatch(value):
+        return value
+    raise ValueError(f"a value of a text is a whole number or one plain word, and this is neither: {value!r}")
+
+
 @cache
-def _environment() -> Environment:
+def _environment(finalize: Callable[..., str]) -> Environment:
     environment = Environment(
         loader=_Files(),
-        finalize=_mark,
+        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -74,11 +86,41 @@ def render(template: str, **values: object) -> dict[str, Any]:
         jinja2.UndefinedError: The template asks for a value that was not given.
     """
     marked: list[object] = []
-    text = _environment().get_template(template).render(values, **{_VALUES: marked})
+    text = _environment(_mark).get_template(template).render(values, **{_VALUES: marked})
     manifest = _fill(_read(text), marked)
     if not isinstance(manifest, dict):
         raise TypeError(f"template {template} yields {type(manifest).__name__}, not one object")
     return manifest
+
+
+def render_text(template: str, **values: object) -> str:
+    """Fill in a template from templates/ whose file is not YAML.
+
+    Args:
+        template: Path below templates/.
+        values: By the names that the template uses. What an expression yields must be a whole number or one word of
+            letters, digits and `._:[]/-`.
+
+    Returns:
+        The text. It ends with a line break.
+
+    Raises:
+        ValueError: An expression yields something else.
+        jinja2.UndefinedError: The template asks for a value that was not given.
+    """
+    return _environment(_word).get_template(template).render(values).rstrip("\n") + "\n"
+
+
+def read_text(file: str) -> str:
+    """A file from templates/ into which nothing is filled.
+
+    Raises:
+        jinja2.TemplateNotFound: There is none of this name.
+    """
+    found = data_folder("templates").joinpath(*file.split("/"))
+    if not found.is_file():
+        raise TemplateNotFound(file)
+    return found.read_text("utf-8")
 
 
 def _fill(shape: Any, values: list[object]) -> Any:
