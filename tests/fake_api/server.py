@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
-from draftmark.cluster.kinds import RIGHTS, Kind
+from draftmark.cluster.kinds import PODS, RIGHTS, Kind
 from tests.fake_api.faults import Fault, Faults
 from tests.fake_api.fields import Json
 from tests.fake_api.storage import Change, Refusal, Storage, Stored
@@ -20,6 +20,8 @@ from tests.fake_api.storage import Change, Refusal, Storage, Stored
 _WRITES = {"create", "update", "patch", "delete"}
 _SURROGATE_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB]")
 _UNPRINTABLE = re.compile("[\x7f-\x84\x86-\x9f\ufffe\uffff]")
+_POD_PORT = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/:]+):([0-9]+)/proxy(/.*)")
+_POD_PORT = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/:]+):(\d+)/proxy(/.*)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Request:
     @property
     def is_write(self) -> bool:
         return self.verb in _WRITES
+
+
+@dataclass
+class PodLog:
+    """The log of one container: timestamps and lines. While it is open, who follows waits for more."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    #: Of the container before its last restart.
+    previous: list[tuple[str, str]] = field(default_factory=list)
+    is_open: bool = False
 
 
 @dataclass
@@ -59,6 +71,12 @@ class FakeApi:
         self.storage = Storage()
         self.faults = Faults()
         self.requests: list[Request] = []
+        #: The Authorization header of each request that had one.
+        self.authorizations: list[str] = []
+        #: By pod and container; a pod without an entry has not started.
+        self.logs: dict[tuple[str, str], PodLog] = {}
+        #: What pods answer, by pod, port and path; nothing else is listened to.
+        self.pod_answers: dict[tuple[str, int, str], str] = {}
         self.bookmark_interval_s = 0.05
         self.url = ""
         #: Requests being answered now, and the most there ever were.
@@ -170,6 +188,7 @@ class FakeApi:
         body = await request.read()
         logged = Request(verb, kind, namespace, name, subresource, dict(request.query), request.content_type)
         self.requests.append(logged)
+        self.authorizations += request.headers.getall("Authorization", [])
         if verb != "watch":
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -198,12 +217,18 @@ class FakeApi:
             return web.json_response(self._meta(request.path))
         if logged.verb == "watch":
             return await self._watch(request, logged)
+        if logged.subresource == "proxy":
+            return self._ask_pod(request.path)
+        if logged.subresource == "log":
+            return await self._log(request, logged)
         answer = self._list(request, logged) if logged.verb == "list" else self._do(logged, body)
         if fault is not None and fault.lost_answer:
             return _abort(request)
         return web.json_response(answer, status=201 if logged.verb == "create" else 200)
 
     def _route(self, path: str) -> tuple[Kind | None, str, str, str]:
+        if asked := _POD_PORT.fullmatch(path):
+            return PODS, asked[1], asked[2], "proxy"
         for kind in self.storage.objects:
             base = kind.path(None)
             root = base.rsplit("/", 1)[0]
@@ -254,7 +279,10 @@ class FakeApi:
                 self.storage.delete(kind, key, uid)
                 return {"kind": "Status", "status": "Success"}
             case "patch" if logged.content_type == "application/json-patch+json":
-                return self._json_patch(kind, key, json.loads(body), manager)
+                return self._json_patch(kind, key, json.loads(body), manager, "dryRun" in logged.query)
+            case "patch" if logged.content_type == "application/merge-patch+json":
+                merged = _merge(deepcopy(self.storage.get(kind, key).full()), json.loads(body))
+                return self.storage.update(kind, key, merged, manager, logged.subresource).full()
             case "patch" if logged.content_type == "application/apply-patch+yaml":
                 if not manager:
                     raise Refusal(422, "Invalid", "fieldManager: Required value: is required for apply patch")
@@ -265,17 +293,71 @@ class FakeApi:
                 ).full()
         raise Refusal(415, "UnsupportedMediaType", f"{logged.verb} {logged.content_type}")
 
-    def _json_patch(self, kind: Kind, key: tuple[str, str], operations: list[Json], manager: str) -> Json:
-        obj = self.storage.get(kind, key).full()
+    def _json_patch(
+        self, kind: Kind, key: tuple[str, str], operations: list[Json], manager: str, is_trial: bool
+    ) -> Json:
+        obj = deepcopy(self.storage.get(kind, key).full())
         for operation in operations:
-            if operation["op"] != "replace":
-                raise Refusal(422, "Invalid", "the fake knows only replace")
             node = obj
-            *trail, last = operation["path"].strip("/").split("/")
+            *trail, last = (s.replace("~1", "/").replace("~0", "~") for s in operation["path"].strip("/").split("/"))
             for step in trail:
                 node = node[step]
-            node[last] = operation["value"]
+            match operation["op"]:
+                case "test" if node.get(last) != operation["value"]:
+                    # As the real one: a failed test is not a Conflict.
+                    message = "the server rejected our request due to an error in our request"
+                    raise Refusal(422, "Invalid", message)
+                case "test":
+                    pass
+                case "add" | "replace":
+                    node[last] = operation["value"]
+                case "remove":
+                    del node[last]
+                case other:
+                    raise Refusal(422, "Invalid", f"the fake does not know {other}")
+        if is_trial:
+            if kind in self.storage.validate:
+                self.storage.validate[kind](self.storage.get(kind, key).obj, obj)
+            return obj
         return self.storage.update(kind, key, obj, manager).full()
+
+    # Pods
+
+    def _ask_pod(self, path: str) -> web.Response:
+        asked = _POD_PORT.fullmatch(path)
+        assert asked is not None
+        self.storage.get(PODS, (asked[1], asked[2]))
+        answer = self.pod_answers.get((asked[2], int(asked[3]), asked[4]))
+        if answer is None:
+            message = "error trying to reach service: dial tcp: connect: connection refused"
+            raise Refusal(503, "ServiceUnavailable", message)
+        return web.Response(text=answer)
+
+    async def _log(self, request: web.Request, logged: Request) -> web.StreamResponse:
+        query = logged.query
+        key = (logged.namespace, logged.name)
+        container = query.get("container") or self.storage.get(PODS, key).obj["spec"]["containers"][0]["name"]
+        log = self.logs.get((logged.name, container))
+        if log is None:
+            message = f'container "{container}" in pod "{logged.name}" is waiting to start: ContainerCreating'
+            raise Refusal(400, "BadRequest", message)
+        lines = log.previous if query.get("previous") == "true" else log.lines
+        if query.get("previous") == "true" and not lines:
+            message = f'previous terminated container "{container}" in pod "{logged.name}" not found'
+            raise Refusal(400, "BadRequest", message)
+        first = max(len(lines) - int(query.get("tailLines", len(lines))), 0)
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        while True:
+            for at, line in lines[first:]:
+                # Whole seconds, as in the real one.
+                if at[:19] >= query.get("sinceTime", "")[:19]:
+                    stamp = f"{at} " if query.get("timestamps") == "true" else ""
+                    await response.write(f"{stamp}{line}\n".encode())
+            first = len(lines)
+            if query.get("follow") != "true" or not log.is_open or key not in self.storage.objects[PODS]:
+                return response
+            await asyncio.sleep(0.01)
 
     # List and watch
 
@@ -389,6 +471,16 @@ class FakeApi:
             await watcher.send("MODIFIED" if before else "ADDED", after)
 
 
+def _merge(obj: Json, patch: Json) -> Json:
+    """RFC 7386; the resourceVersion of what was read is no precondition."""
+    for key, value in patch.items():
+        if value is None:
+            obj.pop(key, None)
+        else:
+            obj[key] = _merge(obj.get(key) or {}, value) if isinstance(value, dict) else value
+    return obj
+
+
 def _resource(plural: str, kind: str, *, namespaced: bool) -> Json:
     verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
     return {"name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": namespaced, "verbs": verbs}
@@ -405,8 +497,8 @@ def _selected(obj: Json, query: dict[str, str], namespace: str) -> bool:
     if namespace and metadata.get("namespace") != namespace:
         return False
     labels = metadata.get("labels") or {}
-    wanted = (part.split("=") for part in query.get("labelSelector", "").split(",") if part)
-    return all(labels.get(key) == value for key, value in wanted)
+    wanted = (part.partition("=") for part in query.get("labelSelector", "").split(",") if part)
+    return all(labels.get(key) == value if equal else key in labels for key, equal, value in wanted)
 
 
 def _read_as_yaml(body: bytes) -> Json:
@@ -426,4 +518,4 @@ def _abort(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-__all__ = ["FakeApi", "Request", "Stored"]
+__all__ = ["FakeApi", "PodLog", "Request", "Stored"]

@@ -1,0 +1,213 @@
+"""What needs no cluster: `render`, `explain` and `validate` read manifests and decide as the operator would."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from draftmark.api import names
+from draftmark.api.base import ApiModel
+from draftmark.api.defaults import Defaults
+from draftmark.api.inference_service import ENGINE_NAMES, InferenceServiceSpec
+from draftmark.api.model_gateway import ModelGatewaySpec
+from draftmark.choice import describe_errors
+from draftmark.cli.endings import UNPLANNABLE, fail
+from draftmark.decide import decide
+from draftmark.decision import Decision
+from draftmark.facts.nodes import ClusterFacts, read_nodes
+from draftmark.model_gateway.decide import decide_model_gateway
+from draftmark.model_gateway.observation import ModelGatewayObservation
+from draftmark.observation import Observation
+from draftmark.plan import Unplannable
+from draftmark.planner.explain import explain_data, explain_text
+from draftmark.render.yaml_io import dump_manifests, load_manifests
+from draftmark.settings import UnreadableDefaults, load_defaults
+
+_files = click.option("-f", "--filename", "files", multiple=True, required=True, help="File, or - for stdin.")
+_nodes = click.option("--nodes", type=click.Path(path_type=Path), help="NodeList, as kubectl get nodes -o yaml prints.")
+_defaults = click.option("--defaults", type=click.Path(path_type=Path), help="The administrator's defaults (YAML).")
+
+
+@click.command()
+@_files
+@_nodes
+@_defaults
+def render(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
+    """Print the manifests that the operator would apply to an empty cluster.
+
+    A ModelGateway knows no models there: no service has an address yet. Objects get an owner reference only when the InferenceService has a uid; without one they belong to nobody.
+    """
+    given, configured = _load(files), _read_defaults(defaults)
+    decisions = [decision for _, decision in _decide_all(given.services, nodes, configured)]
+    _fail_if_refused(decisions)
+    manifests = [m for d in decisions for m in (*d.pins, *d.desired)]
+    for gateway in given.gateways:
+        _check_gateway(gateway)
+        seen = ModelGatewayObservation(gateway=_as_new(gateway), services=(), defaults=configured)
+        manifests += decide_model_gateway(seen).desired
+    click.echo(dump_manifests(manifests), nl=False)
+
+
+@click.command()
+@_files
+@_nodes
+@_defaults
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def explain(files: tuple[str, ...], nodes: Path | None, defaults: Path | None, output: str) -> None:
+    """Say what would be deployed, and why."""
+    services = _load(files).services
+    if not services:
+        fail(f"no {names.KIND} of {names.API_VERSION} in {', '.join(files)}.")
+    decided = _decide_all(services, nodes, _read_defaults(defaults))
+    explained = []
+    for seen, decision in decided:
+        plan = decision.refused or decision.plan
+        assert plan is not None, "an object is either refused or planned"
+        argv = _argv(decision)
+        if output == "json":
+            explained.append({"name": seen.name, "namespace": seen.namespace, **explain_data(plan, argv=argv)})
+        else:
+            click.echo(explain_text(f"{seen.namespace}/{seen.name}", plan, argv=argv), nl=False)
+    if output == "json":
+        click.echo(json.dumps(explained[0] if len(explained) == 1 else explained, indent=2, ensure_ascii=False))
+    _fail_if_refused(d for _, d in decided)
+
+
+@click.command()
+@_files
+@_nodes
+@_defaults
+def validate(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
+    """Check InferenceServices and ModelGateways without a cluster; unknown fields are errors."""
+    given = _load(files)
+    for service in given.services:
+        _check_schema(service)
+    for gateway in given.gateways:
+        _check_gateway(gateway)
+    unknown = [f"{_where(s)}: {path}" for s in given.services for path in _unknown_fields(s, InferenceServiceSpec)]
+    unknown += [f"{_where(g)}: {path}" for g in given.gateways for path in _unknown_fields(g, ModelGatewaySpec)]
+    if unknown:
+        fail(f"unknown fields: {'; '.join(unknown)}. Correct or remove them.")
+    _fail_if_refused(decision for _, decision in _decide_all(given.services, nodes, _read_defaults(defaults)))
+    counted = ((names.KIND, given.services), (names.MODEL_GATEWAY_KIND, given.gateways))
+    told = [f"{len(items)} {kind}{'' if len(items) == 1 else 's'}" for kind, items in counted if items]
+    click.echo(f"{', '.join(told)} valid")
+
+
+def _decide_all(
+    services: Iterable[dict[str, Any]], nodes: Path | None, configured: Defaults
+) -> list[tuple[Observation, Decision]]:
+    cluster = _read_cluster(nodes)
+    now = datetime.now(UTC)
+    decided = []
+    for service in services:
+        _check_schema(service)
+        seen = Observation(service=_as_new(service), cluster=cluster, defaults=configured)
+        decided.append((seen, decide(seen, now)))
+    return decided
+
+
+def _as_new(item: dict[str, Any]) -> dict[str, Any]:
+    """As it would be applied to an empty cluster: what is being deleted elsewhere is new there."""
+    metadata = {key: value for key, value in item["metadata"].items() if key != "deletionTimestamp"}
+    return {**item, "metadata": metadata, "status": {}}
+
+
+def _read_defaults(path: Path | None) -> Defaults:
+    try:
+        return load_defaults(path)
+    except UnreadableDefaults as error:
+        fail(str(error))
+
+
+def _read_cluster(nodes: Path | None) -> ClusterFacts:
+    if nodes is None:
+        return ClusterFacts()
+    try:
+        objects = load_manifests(nodes.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"--nodes {nodes}: {error}")
+    if others := sorted({str(item["kind"]) for item in objects if item["kind"] != "Node"}):
+        fail(f"--nodes {nodes}: expected Nodes, found {', '.join(others[:3])}. Give it kubectl get nodes -o yaml.")
+    return ClusterFacts(nodes=read_nodes(objects))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The objects of our kinds in the files."""
+
+    services: list[dict[str, Any]]
+    gateways: list[dict[str, Any]]
+
+
+def _load(files: Iterable[str]) -> _Given:
+    found: dict[object, list[dict[str, Any]]] = {names.KIND: [], names.MODEL_GATEWAY_KIND: []}
+    for name in files:
+        try:
+            text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+            manifests = load_manifests(text)
+        except (OSError, ValueError) as error:
+            fail(f"{name}: {error}")
+        for manifest in manifests:
+            if manifest.get("apiVersion") == names.API_VERSION and manifest["kind"] in found:
+                found[manifest["kind"]].append(manifest)
+    if not any(found.values()):
+        fail(f"no {names.KIND} or {names.MODEL_GATEWAY_KIND} of {names.API_VERSION} in {', '.join(files)}.")
+    return _Given(services=found[names.KIND], gateways=found[names.MODEL_GATEWAY_KIND])
+
+
+def _check_schema(service: dict[str, Any]) -> None:
+    """The rules that the API server would check."""
+    _check_types(service, InferenceServiceSpec, f"an {names.KIND}")
+    engine = service["spec"]["engine"]["name"]
+    if engine not in ENGINE_NAMES:
+        fail(f"{_where(service)}: engine.name '{engine}' is not known. Use one of: {', '.join(ENGINE_NAMES)}.")
+
+
+def _check_gateway(gateway: dict[str, Any]) -> None:
+    _check_types(gateway, ModelGatewaySpec, f"a {names.MODEL_GATEWAY_KIND}")
+
+
+def _check_types(item: dict[str, Any], spec: type[ApiModel], what: str) -> None:
+    name = item.get("metadata", {}).get("name") if isinstance(item.get("metadata"), dict) else None
+    if not isinstance(name, str) or not name:
+        fail(f"{what} has no metadata.name. Give it one.")
+    if problem := names.name_problem(name):
+        fail(f"{name}: {problem}")
+    try:
+        spec.model_validate(item.get("spec") or {})
+    except ValidationError as error:
+        fail(f"{_where(item)}: {describe_errors(error)}")
+
+
+def _unknown_fields(item: dict[str, Any], spec: type[ApiModel]) -> list[str]:
+    try:
+        spec.model_validate(item.get("spec") or {}, extra="forbid")
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        return [".".join(["spec", *map(str, e["loc"])]) for e in found if e["type"] == "extra_forbidden"]
+    return []
+
+
+def _where(service: Mapping[str, Any]) -> str:
+    return str(service.get("metadata", {}).get("name", "(no name)"))
+
+
+def _argv(decision: Decision) -> list[str]:
+    for manifest in decision.desired:
+        if manifest["kind"] == "Deployment":
+            container = manifest["spec"]["template"]["spec"]["containers"][0]
+            return [*container.get("command", ()), *container["args"]]
+    return []
+
+
+def _fail_if_refused(decisions: Iterable[Decision]) -> None:
+    refused = [d.refused for d in decisions if isinstance(d.refused, Unplannable)]
+    if refused:
+        fail(" ".join(f"{r.code}: {r.message}" for r in refused), UNPLANNABLE)
