@@ -3,8 +3,10 @@
 Everything is plain JSON data; a builder returns new objects, so a test may change what it gets.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +14,8 @@ from draftmark.api import names
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.decide import decide
 from draftmark.decision import Decision, Manifest
-from draftmark.observation import Observation
+from draftmark.observation import GatewayState, Observation, RevisionTraffic
+from draftmark.render.gateway_config import CONFIG_FILE, MAP_FILE
 
 Object = dict[str, Any]
 
@@ -74,8 +77,8 @@ def parse(wanted: Object) -> InferenceServiceSpec:
 
 
 def stored(manifest: Manifest, before: Mapping[str, Any] | None = None) -> Object:
-    """A child as the API server returns it after it was applied: with uid, generation and, for a Deployment, the status
-    of one whose pods are still to come."""
+    """A child as the API server returns it after it was applied: with uid, generation, for a Service its address, and
+    for a Deployment the status of one whose pods are still to come."""
     child = deepcopy(dict(manifest))
     metadata = child["metadata"]
     old = before["metadata"] if before is not None else {}
@@ -85,7 +88,14 @@ def stored(manifest: Manifest, before: Mapping[str, Any] | None = None) -> Objec
     metadata["resourceVersion"] = str(int(old.get("resourceVersion", "100")) + 1)
     if child["kind"] == "Deployment":
         child["status"] = deepcopy(before["status"]) if before is not None else {}
+    if child["kind"] == "Service":
+        child["spec"]["clusterIP"] = cluster_ip(metadata["name"])
     return child
+
+
+def cluster_ip(service: str) -> str:
+    """The address that the API server gives to a Service; here it follows from the name."""
+    return "10.96." + ".".join(str(byte) for byte in bytes.fromhex(names.short_hash(service)[:4]))
 
 
 def children(*manifests: Manifest) -> dict[str, tuple[Object, ...]]:
@@ -110,19 +120,79 @@ def serving(deployment: Mapping[str, Any], ready: int | None = None) -> Object:
 
 
 def running(wanted: Object | None = None, *, ready: int | None = None, **fields: Any) -> Observation:
-    """A service some time after it was applied: its children are there, and its pods are ready."""
-    made = applied(decide(observation(wanted, **fields), T0))
-    made["Deployment"] = tuple(serving(d, ready) for d in made["Deployment"])
-    return observation(wanted, children=made, **fields)
+    """A service some time after it was applied: its children are there, its pods are ready (engine pods: as many as is
+    said), and its gateway works with the configuration. No request was answered yet."""
+    seen = observation(wanted, **fields)
+    # Once more, now that the router's Service has an address.
+    for _ in range(2):
+        made = applied(decide(seen, T0))
+        made["Deployment"] = tuple(
+            serving(d, ready if role_of(d) == names.ROLE_ENGINE else None) for d in made["Deployment"]
+        )
+        seen = replace(seen, children=made, **pods_of(made["Deployment"]))
+    [config] = made["ConfigMap"]
+    return replace(seen, gateways={p["metadata"]["name"]: gateway_state(config) for p in seen.gateway_pods})
 
 
-def revision_of(item: Object) -> str:
+def pods_of(deployments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The ready pods of Deployments, by the names of Observation's fields."""
+    found: dict[str, list[Object]] = {"pods": [], "router_pods": [], "gateway_pods": []}
+    fields = {names.ROLE_ENGINE: "pods", names.ROLE_ROUTER: "router_pods", names.ROLE_GATEWAY: "gateway_pods"}
+    for deployment in deployments:
+        role, labels = role_of(deployment), deployment["metadata"]["labels"]
+        found[fields[role]] += [
+            ready_pod(labels.get(names.LABEL_REVISION, ""), f"{deployment['metadata']['name']}-{i}", role=role)
+            for i in range(deployment["status"].get("readyReplicas") or 0)
+        ]
+    return {name: tuple(pods) for name, pods in found.items()}
+
+
+def gateway_state(config: Mapping[str, Any], *, at: datetime = T0, since: datetime | None = None) -> GatewayState:
+    """What a gateway tells that works with a ConfigMap, without any request.
+
+    Args:
+        since: When the gateway took over the configuration; None: a day before.
+    """
+    # The gateway over several models has no values that change without a reload.
+    shape, values = config["data"][CONFIG_FILE], config["data"].get(MAP_FILE)
+    [version] = re.findall(r"^  description (\w+)$", shape, re.MULTILINE)
+    [runtime] = re.findall(r"^version (\w+)$", values, re.MULTILINE) if values is not None else [version]
+    weights = re.findall(r"^weight\.(\w+) (\d+)$", values or "", re.MULTILINE)
+    return GatewayState(
+        config=version,
+        runtime=runtime,
+        revisions={r: RevisionTraffic(running=0, waiting=0, weight=int(weight)) for r, weight in weights},
+        at=at,
+        config_since=since if since is not None else at - timedelta(days=1),
+    )
+
+
+def role_of(item: Mapping[str, Any]) -> str:
+    return str(item["metadata"]["labels"][names.LABEL_ROLE])
+
+
+def revision_of(item: Mapping[str, Any]) -> str:
     return str(item["metadata"]["labels"][names.LABEL_REVISION])
 
 
+def of_role(manifests: Iterable[Manifest], role: str) -> dict[str, Manifest]:
+    """The Deployments of one role among manifests, by their revision (a gateway has none)."""
+    return {
+        str(m["metadata"]["labels"].get(names.LABEL_REVISION, "")): m
+        for m in manifests
+        if m["kind"] == "Deployment" and role_of(m) == role
+    }
+
+
 def deployments(manifests: Iterable[Manifest]) -> dict[str, Manifest]:
-    """The Deployments among manifests, by their revision."""
-    return {m["metadata"]["labels"][names.LABEL_REVISION]: m for m in manifests if m["kind"] == "Deployment"}
+    """The engines' Deployments among manifests, by their revision."""
+    return of_role(manifests, names.ROLE_ENGINE)
+
+
+def named(manifests: Iterable[Manifest], kind: str, name: str) -> Manifest:
+    """The one manifest of a kind and a name."""
+    [found] = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == (kind, name)]
+    return found
 
 
 def current(decision: Decision) -> str:
@@ -137,21 +207,28 @@ def pod(
     revision: str,
     *,
     name: str = "pod-0",
+    role: str = names.ROLE_ENGINE,
     state: Object | None = None,
     conditions: tuple[Object, ...] = (),
     **status: Any,
 ) -> Object:
-    """An engine pod with one container in some state; without one it is still to be scheduled."""
-    container = {"name": "engine", "image": "example/engine:1", "ready": False, "restartCount": 0, **(state or {})}
+    """A pod with one container in some state; without one it is still to be scheduled."""
+    container = {
+        "name": _CONTAINERS[role],
+        "image": "example/engine:1",
+        "ready": False,
+        "restartCount": 0,
+        **(state or {}),
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": name,
             "namespace": NAMESPACE,
-            "labels": {**names.selector_labels(NAME), names.LABEL_REVISION: revision},
+            "labels": {**names.selector_labels(NAME, role), **({names.LABEL_REVISION: revision} if revision else {})},
         },
-        "spec": {"containers": [{"name": "engine"}]},
+        "spec": {"containers": [{"name": _CONTAINERS[role]}]},
         "status": {
             "phase": "Pending",
             "conditions": list(conditions),
@@ -161,21 +238,32 @@ def pod(
     }
 
 
-def ready_pod(revision: str, name: str = "pod-0") -> Object:
+_CONTAINERS = {names.ROLE_ENGINE: "engine", names.ROLE_ROUTER: "router", names.ROLE_GATEWAY: "haproxy"}
+
+
+def ready_pod(revision: str, name: str = "pod-0", *, role: str = names.ROLE_ENGINE) -> Object:
     state = {"ready": True, "state": {"running": {}}}
-    return pod(revision, name=name, state=state, conditions=({"type": "Ready", "status": "True"},), phase="Running")
+    conditions = ({"type": "Ready", "status": "True"},)
+    return pod(revision, name=name, role=role, state=state, conditions=conditions, phase="Running", podIP="10.0.0.1")
 
 
-def waiting_pod(revision: str, reason: str, message: str = "") -> Object:
-    return pod(revision, state={"state": {"waiting": {"reason": reason, "message": message}}})
+def waiting_pod(revision: str, reason: str, message: str = "", *, role: str = names.ROLE_ENGINE) -> Object:
+    return pod(revision, role=role, state={"state": {"waiting": {"reason": reason, "message": message}}})
 
 
 def crashed_pod(
-    revision: str, *, reason: str = "Error", exit_code: int = 1, log: str = "", restarts: int = 3
+    revision: str,
+    *,
+    name: str = "pod-0",
+    reason: str = "Error",
+    exit_code: int = 1,
+    log: str = "",
+    restarts: int = 3,
 ) -> Object:
     ended = {"terminated": {"reason": reason, "exitCode": exit_code, "message": log}}
     state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
-    return pod(revision, state={"state": state, "lastState": ended, "restartCount": restarts}, phase="Running")
+    crashed = {"state": state, "lastState": ended, "restartCount": restarts}
+    return pod(revision, name=name, state=crashed, phase="Running")
 
 
 def unschedulable_pod(revision: str, message: str) -> Object:

@@ -1,5 +1,6 @@
 """Whole decisions, and whole runs of them."""
 
+import re
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
@@ -13,23 +14,43 @@ from draftmark.api import names
 from draftmark.api.defaults import Defaults
 from draftmark.decide import OWNED_KINDS, PROOF_BACKOFF_S, decide
 from draftmark.decision import Decision
-from draftmark.observation import Observation, Proof
-from tests.simulation import Delete, Edit, Event, Reconcile, Rest, Time, World, empty_world, reconcile, simulate
+from draftmark.observation import GatewayState, Observation, Proof
+from tests.simulation import (
+    CRASHES,
+    HANGS,
+    Annotate,
+    Delete,
+    Edit,
+    Event,
+    LoseStatus,
+    Reconcile,
+    Rest,
+    Restart,
+    Time,
+    World,
+    empty_world,
+    minutes,
+    reconcile,
+    served_name,
+    simulate,
+)
 from tests.specs import (
     CLAIM_URI,
     HUB_URI,
+    MINUTE,
     NAME,
     NAMESPACE,
     T0,
     UID,
     Object,
-    children,
     current,
     deployments,
+    named,
     observation,
+    of_role,
     ready_pod,
+    role_of,
     running,
-    serving,
     spec,
     with_field,
 )
@@ -51,10 +72,23 @@ def with_spec(seen: Observation, wanted: Object) -> Observation:
 # --- what is made ---
 
 
-def test_a_new_service_gets_one_of_each_child_and_its_pin_first() -> None:
+def test_a_new_service_gets_its_children_and_its_pin_first() -> None:
     decision = decide(observation(), T0)
     assert [m["kind"] for m in decision.pins] == ["ControllerRevision"]
-    assert sorted(m["kind"] for m in decision.desired) == ["Deployment", "Service", "ServiceAccount"]
+    assert sorted(f"{m['kind']} {m['metadata']['name']}" for m in decision.desired) == [
+        "ConfigMap tiny-gateway",
+        "Deployment tiny-engine-ea525689",
+        "Deployment tiny-gateway",
+        "Deployment tiny-router-ea525689",
+        "NetworkPolicy tiny-engine",
+        "NetworkPolicy tiny-gateway",
+        "NetworkPolicy tiny-router",
+        "RoleBinding tiny-router",
+        "Service tiny",
+        "Service tiny-router-ea525689",
+        "ServiceAccount tiny-engine",
+        "ServiceAccount tiny-router",
+    ]
     assert decision.prune == ()
     assert decision.prove is None
 
@@ -76,16 +110,58 @@ def test_without_a_uid_nobody_owns_the_children() -> None:
     assert all("ownerReferences" not in m["metadata"] for m in decide(observation(service=service), T0).desired)
 
 
-def test_the_service_selects_every_revision_and_a_deployment_its_own() -> None:
-    seen = with_spec(running(), OTHER)
-    decision = decide(seen, T0)
-    [service] = [m for m in decision.desired if m["kind"] == "Service"]
-    assert len(deployments(decision.desired)) == 2
-    for revision, deployment in deployments(decision.desired).items():
-        labels = deployment["spec"]["template"]["metadata"]["labels"]
-        assert service["spec"]["selector"].items() <= labels.items()
-        assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
-        assert labels[names.LABEL_REVISION] == revision
+def test_clients_reach_the_gateway_and_each_router_its_own_revision() -> None:
+    desired = decide(with_spec(running(), OTHER), T0).desired
+    selected = {
+        m["metadata"]["name"]: {
+            d["metadata"]["name"]
+            for d in desired
+            if d["kind"] == "Deployment"
+            and m["spec"]["selector"].items() <= d["spec"]["template"]["metadata"]["labels"].items()
+        }
+        for m in desired
+        if m["kind"] == "Service"
+    }
+    assert selected == {
+        NAME: {"tiny-gateway"},
+        "tiny-router-ea525689": {"tiny-router-ea525689"},
+        "tiny-router-879d4a99": {"tiny-router-879d4a99"},
+    }
+
+
+def test_a_deployment_selects_its_own_pods_and_no_others() -> None:
+    desired = [m for m in decide(with_spec(running(), OTHER), T0).desired if m["kind"] == "Deployment"]
+    assert len(desired) == 5
+    for one in desired:
+        wanted = one["spec"]["selector"]["matchLabels"].items()
+        assert [d for d in desired if wanted <= d["spec"]["template"]["metadata"]["labels"].items()] == [one]
+
+
+def test_a_router_finds_the_engine_pods_of_its_revision() -> None:
+    desired = decide(with_spec(running(), OTHER), T0).desired
+    engines = deployments(desired)
+    for revision, router in of_role(desired, names.ROLE_ROUTER).items():
+        argv = router["spec"]["template"]["spec"]["containers"][0]["args"]
+        first = argv.index("--selector") + 1
+        selector = set(argv[first : argv.index("--service-discovery-namespace")])
+        found = [
+            r
+            for r, d in engines.items()
+            if selector <= {f"{k}={v}" for k, v in d["spec"]["template"]["metadata"]["labels"].items()}
+        ]
+        assert found == [revision]
+
+
+def test_network_policies_select_the_pods_of_their_role() -> None:
+    desired = decide(observation(), T0).desired
+    for policy in [m for m in desired if m["kind"] == "NetworkPolicy"]:
+        selected = policy["spec"]["podSelector"]["matchLabels"].items()
+        [role] = [
+            role_of(d)
+            for d in desired
+            if d["kind"] == "Deployment" and selected <= d["spec"]["template"]["metadata"]["labels"].items()
+        ]
+        assert policy["metadata"]["name"] == f"{NAME}-{role}"
 
 
 def test_names_are_the_same_whoever_computes_them_and_when() -> None:
@@ -142,14 +218,12 @@ def test_an_unplannable_spec_still_scales_what_runs() -> None:
 
 @pytest.mark.parametrize("kind", OWNED_KINDS)
 def test_kinds_that_could_not_be_read_are_never_pruned(kind: str) -> None:
-    old = running()
-    done = simulate(empty_world(spec()), Rest(), Edit(OTHER), Reconcile(), Time(), Time())
-    seen = done.observe()
-    leftovers = {
-        k: (*seen.owned(k), *({**o, "metadata": {**o["metadata"], "name": "left-over"}} for o in old.owned(k)))
+    seen = running()
+    left_over = {
+        k: (*seen.owned(k), *({**o, "metadata": {**o["metadata"], "name": "left-over"}} for o in seen.owned(k)[:1]))
         for k in OWNED_KINDS
     }
-    everything = replace(seen, children=leftovers)
+    everything = replace(seen, children=left_over)
     assert kind in {ref.kind for ref in decide(everything, T0).prune}
     assert kind not in {ref.kind for ref in decide(replace(everything, unread={kind: "forbidden"}), T0).prune}
 
@@ -173,7 +247,8 @@ def test_nothing_is_done_while_it_is_not_known_what_runs(kind: str, wanted: Obje
 
 
 def test_zero_replicas_are_one_deployment_of_none() -> None:
-    decision = decide(with_spec(running(), spec(replicas=0)), T0)
+    world = simulate(empty_world(spec()), Rest(), Edit(spec(replicas=0)))
+    decision = decide(world.observe(), world.now)
     assert [d["spec"]["replicas"] for d in deployments(decision.desired).values()] == [0]
     assert decision.prove is None
 
@@ -181,7 +256,7 @@ def test_zero_replicas_are_one_deployment_of_none() -> None:
 def test_zero_replicas_do_not_wait_for_the_new_revision() -> None:
     seen = with_spec(running(), {**OTHER, "replicas": 0})
     assert len(deployments(decide(seen, T0).desired)) == 1
-    assert [ref.kind for ref in decide(seen, T0).prune] == ["Deployment"]
+    assert "tiny-engine-ea525689" in {ref.name for ref in decide(seen, T0).prune}
 
 
 def test_scaling_is_no_new_revision() -> None:
@@ -194,37 +269,65 @@ def test_an_unreadable_spec_keeps_the_live_number_of_replicas() -> None:
     assert [d["spec"]["replicas"] for d in deployments(decision.desired).values()] == [3]
 
 
-def test_a_deployment_scaled_by_hand_comes_back() -> None:
+@pytest.mark.parametrize("steps", range(8))
+def test_an_unreadable_spec_in_the_middle_of_a_rollout_keeps_the_number_of_replicas(steps: int) -> None:
+    edit = Edit({**OTHER, "replicas": 3})
+    world = simulate(
+        empty_world(spec(replicas=3)),
+        Rest(),
+        edit,
+        *minutes(steps),
+        Edit({**UNREADABLE, "replicas": 3}),
+        Rest(),
+    )
+    assert sum(world.ready.values()) == 3
+
+
+def test_an_unreadable_spec_in_the_middle_of_a_rollout_stops_nothing() -> None:
+    """The new revision has no replica yet, because the old one had more than are wanted."""
+    world = simulate(empty_world(spec(replicas=2)), Rest(), Edit(OTHER), Reconcile())
+    assert [d["spec"]["replicas"] for d in world.deployments.values()] == [0, 1]
+    decision = decide(simulate(world, Edit(UNREADABLE)).observe(), world.now)
+    assert [d["spec"]["replicas"] for d in deployments(decision.desired).values()] != [0]
+    assert not [ref for ref in decision.prune if ref.kind == "Deployment"]
+
+
+@pytest.mark.parametrize("role", ["engine", "router", "gateway"])
+def test_a_deployment_scaled_by_hand_comes_back(role: str) -> None:
     seen = running()
-    [deployment] = seen.children["Deployment"]
-    by_hand = {**deployment, "spec": {**deployment["spec"], "replicas": 9}}
-    decision = decide(replace(seen, children={**seen.children, "Deployment": (by_hand,)}), T0)
-    assert [d["spec"]["replicas"] for d in deployments(decision.desired).values()] == [1]
+    by_hand = tuple(
+        {**d, "spec": {**d["spec"], "replicas": 9}} if role_of(d) == role else d for d in seen.owned("Deployment")
+    )
+    desired = decide(replace(seen, children={**seen.children, "Deployment": by_hand}), T0).desired
+    assert [d["spec"]["replicas"] for d in of_role(desired, role).values()] == [1]
 
 
 # --- rolling out ---
 
 
-@pytest.mark.parametrize(
-    ("ready", "generation_seen", "old_stays"),
-    [(0, 1, True), (1, 1, True), (2, 0, True), (2, 1, False)],
-    ids=["none ready", "one of two ready", "status of an older generation", "complete"],
-)
-def test_the_old_revision_stays_until_the_new_one_is_complete(
-    ready: int, generation_seen: int, old_stays: bool
-) -> None:
-    seen = with_spec(running(spec(replicas=2)), {**OTHER, "replicas": 2})
-    decision = decide(seen, T0)
-    new = current(decision)
-    made = children(*decision.pins, *decision.desired)
-    made["Deployment"] = tuple(
-        serving(d, ready if d["metadata"]["labels"][names.LABEL_REVISION] == new else None) for d in made["Deployment"]
-    )
-    for deployment in made["Deployment"]:
-        deployment["status"]["observedGeneration"] = generation_seen
-    decision = decide(replace(seen, children=made), T0)
-    assert (len(deployments(decision.desired)) == 2) is old_stays
-    assert bool(decision.prune) is not old_stays
+def test_a_rollout_moves_traffic_with_proven_pods_and_stops_the_old_ones_last() -> None:
+    world = simulate(empty_world(spec(replicas=2)), Rest(), Edit({**OTHER, "replicas": 2}))
+    old, new = "ea525689", "879d4a99"
+    story = []
+    for _ in range(20):
+        reconcile(world)
+        wanted = {r: d["spec"]["replicas"] for r, d in world.deployments.items()}
+        story.append((wanted.get(old), wanted.get(new), world.weights().get(old), world.weights().get(new)))
+        simulate(world, Time())
+    # Replicas that are wanted of the old and the new one; weights that the gateways work with.
+    assert [line for i, line in enumerate(story) if i == 0 or line != story[i - 1]] == [
+        (2, 1, 2, None),
+        (1, 1, 2, 0),  # proven: one old pod may go
+        (1, 2, 1, 1),
+        (None, 2, 0, 2),  # nothing goes to the old one any more, so its last pod may go, too
+        (None, 2, None, 2),
+    ]
+
+
+def test_shares_of_few_replicas_that_are_none_still_replace_a_pod() -> None:
+    bounds = {"maxSurge": "0%", "maxUnavailable": "10%"}
+    world = simulate(empty_world(spec(replicas=2)), Rest(), Edit({**OTHER, "replicas": 2, "rollout": bounds}), Rest())
+    assert served_names(world) == {"other": 2}
 
 
 def test_an_old_revision_that_serves_nobody_does_not_wait() -> None:
@@ -232,21 +335,264 @@ def test_an_old_revision_that_serves_nobody_does_not_wait() -> None:
     assert len(deployments(decide(seen, T0).desired)) == 1
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"rollout": {"strategy": "recreate"}}, {"rollout": {"maxSurge": 0, "maxUnavailable": 1}}],
+    ids=["rolling", "recreate", "no pod beyond"],
+)
+@pytest.mark.parametrize("model", [CRASHES, HANGS])
+def test_a_candidate_that_fails_is_withdrawn_though_the_operator_restarts_all_the_time(
+    model: str, more: Object
+) -> None:
+    """The old revision may have no pod by then: what it takes to go back to it must not be forgotten."""
+    wanted = spec(model={"uri": CLAIM_URI, "name": model}, **more)
+    wanted["rollout"] = {**wanted.get("rollout", {}), "progressDeadline": "5m"}
+    world = simulate(empty_world(spec()), Rest(), Edit(wanted))
+    simulate(world, *[event for _ in range(20) for event in (Restart(), Reconcile(), Time())], Rest())
+    assert served_names(world) == {"tiny": 1}
+    assert world.weights() == {"ea525689": 1}
+    [failed] = [r for r in world.item["status"]["revisions"] if r["phase"] == "Failed"]
+    assert failed["reason"] == ("CandidateCrashed" if model == CRASHES else "ProgressDeadlineExceeded")
+    assert not reconcile(world), "a reconcile at rest writes nothing"
+
+
+def test_a_withdrawn_candidate_is_tried_again_when_the_user_says_so() -> None:
+    broken = spec(model={"uri": CLAIM_URI, "name": CRASHES})
+    world = simulate(empty_world(spec()), Rest(), Edit(broken), Rest())
+    failed_at = world.item["status"]["revisions"][0]["failedAt"]
+    simulate(world, Rest())
+    assert world.item["status"]["revisions"][0]["failedAt"] == failed_at
+    simulate(world, Annotate(names.ANNOTATION_RETRY), Reconcile())
+    assert world.item["status"]["revisions"][0]["phase"] == "Candidate"
+    simulate(world, Rest())
+    assert world.item["status"]["revisions"][0]["failedAt"] > failed_at
+
+
+def test_an_annotation_that_is_no_time_tries_nothing_again() -> None:
+    world = simulate(empty_world(spec()), Rest(), Edit(spec(model={"uri": CLAIM_URI, "name": CRASHES})), Rest())
+    world.item["metadata"]["annotations"] = {names.ANNOTATION_RETRY: "now"}
+    simulate(world, Reconcile())
+    assert world.item["status"]["revisions"][0]["phase"] == "Failed"
+
+
+# --- gateways ---
+
+
+def test_a_gateway_is_asked_while_it_is_behind_and_not_at_rest() -> None:
+    world = simulate(empty_world(spec()), Reconcile(), Time())
+
+    def is_awaited(seen: Observation) -> bool | None:
+        target = decide(seen, world.now).gateway
+        return target.is_awaited if target is not None else None
+
+    assert is_awaited(world.observe()), "the router's address is new to it"
+    simulate(world, Rest())
+    seen = world.observe()
+    assert is_awaited(seen) is False
+    assert is_awaited(replace(seen, gateways={})) is True, "it is not known what it works with"
+    assert is_awaited(replace(seen, gateway_pods=(), gateways={})) is False, "there is nobody to ask"
+    [(name, state)] = seen.gateways.items()
+    for behind in (replace(state, config="0"), replace(state, runtime="0")):
+        assert is_awaited(replace(seen, gateways={name: behind})) is True
+
+
+def heard(world: World) -> Observation:
+    """The world when the gateways have just told what they work with, for a minute now."""
+    told = {name: replace(s, at=world.now, config_since=world.now - MINUTE) for name, s in world.loaded.items()}
+    return replace(world.observe(), gateways=told)
+
+
+def draining() -> World:
+    """The new revision serves, and the gateway works with that: nothing more goes to the old one."""
+    world = simulate(empty_world(spec()), Rest(), Edit(OTHER), Reconcile(), Time(), Reconcile(), Time())
+    assert world.weights() == {"ea525689": 0, "879d4a99": 1}
+    return world
+
+
+def test_a_gateway_is_asked_while_a_revision_drains() -> None:
+    world = draining()
+    seen = heard(world)
+    [(name, state)] = seen.gateways.items()
+    waiting = {r: replace(t, waiting=1) for r, t in state.revisions.items()}
+    decision = decide(replace(seen, gateways={name: replace(state, revisions=waiting)}), world.now)
+    assert len(deployments(decision.desired)) == 2
+    assert decision.gateway is not None
+    assert decision.gateway.is_awaited
+    assert decision.requeue_after is not None
+
+
+def test_what_a_gateway_told_long_ago_stops_no_pod() -> None:
+    world = draining()
+    seen = heard(world)
+    old = {name: replace(s, at=world.now - timedelta(seconds=11)) for name, s in seen.gateways.items()}
+    assert len(deployments(decide(replace(seen, gateways=old), world.now).desired)) == 2
+    assert len(deployments(decide(replace(seen, gateways={}), world.now).desired)) == 2
+    assert len(deployments(decide(seen, world.now).desired)) == 1
+
+
+@pytest.mark.parametrize(("replicas", "gateways"), [(0, 1), (1, 1), (2, 2), (9, 2)])
+def test_who_wants_several_engines_gets_two_gateways(replicas: int, gateways: int) -> None:
+    desired = decide(observation(spec(replicas=replicas)), T0).desired
+    assert [d["spec"]["replicas"] for d in of_role(desired, names.ROLE_GATEWAY).values()] == [gateways]
+
+
+def limits(world: World) -> dict[str, tuple[int, int]]:
+    """Of each gateway process: requests in flight, and waiting ones, by revision."""
+    data = world.children["ConfigMap", "tiny-gateway"]["data"]
+    in_flight = re.findall(r"set maxconn server rev_(\w+)/router (\d+)", data["commands"])
+    room = dict(re.findall(r"^room\.(\w+) (\d+)$", data["weights.map"], re.MULTILINE))
+    return {r: (int(n), int(room[r]) - int(n)) for r, n in in_flight}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "replicas", "expected"),
+    [
+        (None, 1, (4, 200)),
+        (None, 3, (12, 100)),
+        ({"maxConcurrent": 7, "maxQueue": 9}, 1, (7, 9)),
+        ({"maxConcurrent": 7, "maxQueue": 9}, 2, (3, 4)),
+        ({"maxConcurrent": 1, "maxQueue": 0}, 2, (1, 0)),
+    ],
+)
+def test_limits_of_the_user_are_shared_by_the_gateways_and_the_default_is_for_each(
+    traffic: Object | None, replicas: int, expected: tuple[int, int]
+) -> None:
+    world = simulate(empty_world(spec(traffic=traffic, replicas=replicas)), Rest())
+    assert limits(world) == {"ea525689": expected}
+
+
+# --- a service that an older version made ---
+
+
+def of_an_older_version() -> World:
+    """Version 0.1.0 had neither gateway nor router: clients talked to the engines."""
+    world = simulate(empty_world(spec()), Rest())
+    kept = {
+        ("ControllerRevision", "tiny-ea525689"),
+        ("Deployment", "tiny-engine-ea525689"),
+        ("Service", NAME),
+        ("ServiceAccount", "tiny-engine"),
+    }
+    world.children = {key: child for key, child in world.children.items() if key in kept}
+    world.children["Service", NAME]["spec"]["selector"] = names.selector_labels(NAME)
+    world.item["status"]["revisions"] = [
+        {"hash": "ea525689", "phase": "Current", "replicas": 1, "readyReplicas": 1, "provenAt": "2025-12-31T12:00:00Z"}
+    ]
+    world.proof, world.loaded = None, {}
+    return world
+
+
+def test_clients_move_to_the_gateway_once_it_has_answered() -> None:
+    world = of_an_older_version()
+    before = deepcopy(world.children["Deployment", "tiny-engine-ea525689"]["spec"])
+
+    def state() -> tuple[str, bool]:
+        role = world.children["Service", NAME]["spec"]["selector"][names.LABEL_ROLE]
+        return role, any(kind == "NetworkPolicy" for kind, _ in world.children)
+
+    simulate(world, Reconcile())
+    assert state() == ("engine", False)
+    assert decide(world.observe(), world.now).prove is None, "no gateway that could be asked yet"
+    assert "weight" not in world.item["status"]["revisions"][0], "nothing is weighed yet"
+    simulate(world, Time(), Reconcile(0))
+    assert state() == ("engine", False)
+    simulate(world, Rest())
+    assert state() == ("gateway", True)
+    assert world.children["Deployment", "tiny-engine-ea525689"]["spec"] == before
+    assert world.item["status"]["revisions"][0]["weight"] == 100
+    assert world.item["status"]["revisions"][0]["provenAt"] == "2025-12-31T12:00:00Z"
+
+
+def test_clients_stay_with_the_engines_while_the_gateway_does_not_answer() -> None:
+    world = simulate(of_an_older_version(), Reconcile(), Time())
+    seen = heard(world)
+    assert decide(seen, world.now).prove is not None
+    failed = replace(seen, proof=Proof(revision="ea525689", problem="503", at=world.now, failures=3))
+    service = named(decide(failed, world.now).desired, "Service", NAME)
+    assert service["spec"]["selector"][names.LABEL_ROLE] == "engine"
+    assert "NetworkPolicy" not in {m["kind"] for m in decide(failed, world.now).desired}
+
+
+def test_clients_who_have_moved_stay_with_the_gateway_whatever_is_forgotten() -> None:
+    seen = simulate(of_an_older_version(), Rest(), LoseStatus(), Restart()).observe()
+    for forgotten in (seen, replace(seen, gateways={}, gateway_pods=())):
+        service = named(decide(forgotten, T0).desired, "Service", NAME)
+        assert service["spec"]["selector"][names.LABEL_ROLE] == "gateway"
+
+
+def test_an_edit_before_the_move_is_rolled_out_as_ever() -> None:
+    world = simulate(of_an_older_version(), Reconcile(), Edit(OTHER), Rest())
+    assert served_names(world) == {"other": 1}
+    assert world.children["Service", NAME]["spec"]["selector"][names.LABEL_ROLE] == "gateway"
+
+
+# --- what a router is made of stays ---
+
+
+def router_of(seen: Observation) -> Any:
+    [router] = of_role(decide(seen, T0).desired, names.ROLE_ROUTER).values()
+    return router["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_a_router_keeps_its_image_until_something_else_is_asked_of_it() -> None:
+    seen = running()
+    newer = Defaults.model_validate({"traffic": {"routerImage": "smg:next"}})
+    assert router_of(replace(seen, defaults=newer)) == router_of(seen)
+    traffic: Object
+    for traffic in ({"policy": "roundRobin"}, {"requestTimeout": "1m"}):
+        asked = replace(with_spec(seen, spec(traffic=traffic)), defaults=newer)
+        assert router_of(asked)["image"] == "smg:next"
+    for traffic in ({"policy": "cacheAware"}, {"maxQueue": 1}, {"queueTimeout": "1s"}):
+        assert router_of(replace(with_spec(seen, spec(traffic=traffic)), defaults=newer)) == router_of(seen)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"metadata": 1, "spec": {}}'])
+def test_a_router_whose_pin_is_damaged_is_made_anew(damage: str) -> None:
+    seen = running()
+    live = [deepcopy(d) for d in seen.owned("Deployment")]
+    for deployment in live:
+        if role_of(deployment) == names.ROLE_ROUTER:
+            deployment["metadata"]["annotations"]["draftmark.dev/pinned"] = damage
+    damaged = replace(seen, children={**seen.children, "Deployment": tuple(live)})
+    assert decide(damaged, T0).desired == decide(seen, T0).desired
+
+
+def test_a_gateway_follows_the_administrator_at_once() -> None:
+    newer = Defaults.model_validate({"traffic": {"gatewayImage": "haproxy:next", "reloaderImage": "draftmark:next"}})
+    [gateway] = of_role(decide(replace(running(), defaults=newer), T0).desired, names.ROLE_GATEWAY).values()
+    images = [c["image"] for c in gateway["spec"]["template"]["spec"]["containers"]]
+    assert images == ["haproxy:next", "draftmark:next"]
+
+
 # --- the request that proves a revision ---
 
 
-def test_a_ready_revision_is_proven_through_the_service() -> None:
+def test_a_ready_revision_is_proven_through_a_gateway() -> None:
     prove = decide(running(), T0).prove
     assert prove is not None
-    assert (prove.service, prove.port, prove.model) == (NAME, 80, NAME)
+    assert (prove.revision, prove.pod, prove.address, prove.model) == ("ea525689", "tiny-gateway-0", "10.0.0.1", NAME)
 
 
-def test_a_revision_is_proven_only_when_it_is_alone() -> None:
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"pods": ()},
+        {"router_pods": ()},
+        {"gateway_pods": ()},
+        {"gateways": {}},
+        {"gateways": {"tiny-gateway-0": GatewayState(config="", runtime="", revisions={}, at=T0, config_since=T0)}},
+    ],
+    ids=["engine", "router", "gateway", "the gateway's word", "the gateway's knowledge of the revision"],
+)
+def test_no_proof_is_asked_for_where_none_can_be_had(missing: dict[str, Any]) -> None:
+    assert decide(replace(running(), **missing), T0).prove is None
+
+
+def test_a_candidate_is_proven_beside_what_serves() -> None:
     world = simulate(empty_world(spec()), Rest(), Edit(OTHER), Reconcile(), Time())
-    assert len([r for r, ready in world.ready.items() if ready]) == 2
-    assert decide(world.observe(), world.now).prove is None
-    simulate(world, Reconcile())
-    assert decide(world.observe(), world.now).prove is not None
+    prove = decide(heard(world), world.now).prove
+    assert prove is not None
+    assert (prove.revision, prove.model) == ("879d4a99", "other")
 
 
 def test_a_proven_revision_is_not_asked_again() -> None:
@@ -291,11 +637,7 @@ RUNS: dict[str, tuple[list[Event], dict[str, int]]] = {
 
 def served_names(world: World) -> dict[str, int]:
     """Ready replicas by the name that they serve under."""
-    found = {}
-    for deployment in world.deployments.values():
-        argv = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-        found[argv[argv.index("--alias") + 1]] = deployment["status"]["readyReplicas"]
-    return found
+    return {served_name(d): d["status"]["readyReplicas"] for d in world.deployments.values()}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -313,11 +655,12 @@ specs = st.builds(
 )
 edits = st.one_of(specs, st.sampled_from([UNPLANNABLE, UNREADABLE, spec(model={"uri": HUB_URI})]))
 noise = st.one_of(
-    st.builds(Edit, edits), st.builds(Reconcile, st.none() | st.integers(0, 8)), st.just(Time()), st.just(Delete("Service"))
+    st.builds(Edit, edits), st.builds(Reconcile, st.none() | st.integers(0, 20)),
+    st.sampled_from([Time(), Time(), Restart(), LoseStatus(), Delete("Service"), Delete("NetworkPolicy")]),
 )  # fmt: skip
 
 
-@given(edit=edits, prefixes=st.lists(st.integers(0, 9) | st.just(Time()), max_size=8))
+@given(edit=edits, prefixes=st.lists(st.integers(0, 20) | st.just(Time()), max_size=8))
 def test_restarts_after_any_prefix_of_the_actions_end_in_the_same_state(
     edit: Object, prefixes: list[int | Time]
 ) -> None:
@@ -335,11 +678,11 @@ def test_whatever_happened_the_last_spec_is_what_runs_in_the_end(events: list[Ev
 
 
 @given(events=st.lists(noise, max_size=10))
-def test_a_service_that_serves_is_never_without_a_ready_pod(events: list[Event]) -> None:
+def test_a_service_that_serves_is_never_without_a_ready_pod_behind_its_gateways(events: list[Event]) -> None:
     world = simulate(empty_world(spec()), Rest())
-    world.served.clear()
+    world.reached.clear()
     simulate(world, *events, Rest())
-    assert min(world.served) > 0
+    assert min(world.reached) > 0
 
 
 @given(events=st.lists(noise, max_size=8), random=st.randoms(use_true_random=False))
@@ -365,12 +708,13 @@ def test_a_lost_pin_is_taken_from_what_runs_and_restarts_nothing() -> None:
     # Deleted by hand, after an upgrade that would render other pods.
     seen = running()
     live = deepcopy(seen.children["Deployment"])
-    live[0]["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"  # as the API server fills it in
+    [engine] = [d for d in live if role_of(d) == names.ROLE_ENGINE]
+    engine["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"  # as the API server fills it in
     without_pin = replace(seen, children={"Deployment": live})
 
     again = decide(replace(without_pin, defaults=OTHER_IMAGES), T0)
     (kept,) = deployments(again.desired).values()
-    assert kept["spec"]["template"] == live[0]["spec"]["template"]
+    assert kept["spec"]["template"] == engine["spec"]["template"]
     assert again.pins[0]["data"]["plan"]["version"] == "unknown"
     assert again.suggestion is not None
 

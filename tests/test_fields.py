@@ -1,15 +1,32 @@
 """Every field of an InferenceService does something: change it, and what the operator would do changes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from draftmark.api import names
 from draftmark.decide import decide
 from draftmark.decision import Decision
+from draftmark.facts.pods import is_ready
 from tests.schemas import spec_leaves
-from tests.specs import HUB_URI, T0, Object, current, deployments, observation, spec, with_field
+from tests.simulation import HANGS, Edit, Reconcile, Rest, World, empty_world, minutes, simulate
+from tests.specs import (
+    CLAIM_URI,
+    HUB_URI,
+    NAME,
+    T0,
+    Object,
+    current,
+    deployments,
+    named,
+    observation,
+    of_role,
+    spec,
+    unschedulable_pod,
+    with_field,
+)
 
 
 def _pod(decision: Decision) -> Any:
@@ -72,6 +89,20 @@ def metadata(part: str, key: str, value: str) -> Callable[[Decision], bool]:
     return lambda decision: _pod(decision)["metadata"][part].get(key) == value
 
 
+def router_args(*words: str) -> Callable[[Decision], bool]:
+    def follow(decision: Decision) -> bool:
+        [router] = of_role(decision.desired, names.ROLE_ROUTER).values()
+        argv = router["spec"]["template"]["spec"]["containers"][0]["args"]
+        return any(argv[i : i + len(words)] == list(words) for i in range(len(argv)))
+
+    return follow
+
+
+def gateway_says(file: str, words: str) -> Callable[[Decision], bool]:
+    config = names.gateway_name(NAME)
+    return lambda decision: words in named(decision.desired, "ConfigMap", config)["data"][file]
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One field, what it is set to, and what must be so afterwards and not before."""
@@ -92,6 +123,7 @@ class Change:
         return path
 
 
+REVISION = current(decide(observation(), T0))
 HUB = spec(model={"uri": HUB_URI, "authSecretRef": {"name": "hub", "key": "token"}})
 GPU = spec(accelerator={"product": "NVIDIA-L4", "resourceName": "nvidia.com/gpu", "count": 1})
 ENV = spec(engine={"name": "llama-cpp", "env": [{"name": "A", "value": "1"}]})
@@ -138,6 +170,13 @@ CHANGES = [
     Change("replicas", 3, lambda d: deployments(d.desired)[current(d)]["spec"]["replicas"] == 3),
     Change("workload.concurrency", 8, args("--parallel", "8")),
     Change("paused", True, lambda d: d.is_paused and not (d.pins or d.desired or d.prune or d.prove)),
+    Change("traffic.policy", "leastLoad", router_args("--policy", "power_of_two")),
+    Change("traffic.requestTimeout", "1h1m1s", router_args("--request-timeout-secs", "3661")),
+    Change("traffic.requestTimeout", "1h", gateway_says("haproxy.cfg", "timeout client 3615s")),
+    Change("traffic.requestTimeout", "1h", pod_spec("terminationGracePeriodSeconds", 3630)),
+    Change("traffic.maxConcurrent", 7, gateway_says("limits.cfg", "default-server maxconn 7\n")),
+    Change("traffic.maxQueue", 7, gateway_says("weights.map", f"room.{REVISION} 11\n")),
+    Change("traffic.queueTimeout", "7s", gateway_says("haproxy.cfg", "for this request within 7 s")),
     Change("podTemplate.metadata.labels.team", "x", metadata("labels", "team", "x")),
     Change("podTemplate.metadata.annotations.note", "x", metadata("annotations", "note", "x")),
     Change("podTemplate.nodeSelector.disk", "ssd", pod_spec("nodeSelector", {"disk": "ssd"})),
@@ -166,11 +205,11 @@ CHANGES = [
     Change("podTemplate.volumes[0].configMap.name", "d", volume({"name": "v", "configMap": {"name": "d"}}), with_volume(configMap={"name": "c"})),
 ]  # fmt: skip
 
-#: Fields that no rendered object shows; their tests are in test_decide.py.
+#: Fields whose tests are in machines/test_revisions.py.
 ELSEWHERE = {"rollout.accept"}
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.path)
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change.path} {change.value}"[:60])
 def test_a_changed_field_changes_what_is_done(change: Change) -> None:
     base = spec() if change.base is None else change.base
     before = decide(observation(base), T0)
@@ -180,5 +219,62 @@ def test_a_changed_field_changes_what_is_done(change: Change) -> None:
     assert change.follows(after)
 
 
+# --- what only an edit shows ---
+
+
+def edited(rollout: Object, model: str = "other") -> World:
+    """Two replicas, some minutes after another name was asked for."""
+    world = simulate(empty_world(spec(replicas=2)), Rest())
+    world.wanted.clear()
+    wanted = spec(replicas=2, model={"uri": CLAIM_URI, "name": model}, rollout=rollout)
+    return simulate(world, Edit(wanted), *minutes(8), Reconcile())
+
+
+def most_pods(rollout: Object) -> int:
+    return max(edited(rollout).wanted)
+
+
+def stopped_at_once(rollout: Object) -> int:
+    wanted = spec(replicas=2, model={"uri": CLAIM_URI, "name": "other"}, rollout=rollout)
+    world = simulate(empty_world(spec(replicas=2)), Rest(), Edit(wanted), Reconcile())
+    return 2 - int(world.deployments[REVISION]["spec"]["replicas"])
+
+
+def stopped_to_make_room(rollout: Object) -> int:
+    seen = edited(rollout, model=HANGS).observe()
+    hung = next(p["metadata"]["labels"][names.LABEL_REVISION] for p in seen.pods if not is_ready(p))
+    pods = (*(p for p in seen.pods if is_ready(p)), unschedulable_pod(hung, "no node"))
+    return 2 - int(deployments(decide(replace(seen, pods=pods), T0).desired)[REVISION]["spec"]["replicas"])
+
+
+def is_withdrawn(rollout: Object) -> bool:
+    return "Failed" in {r["phase"] for r in edited(rollout, model=HANGS).item["status"]["revisions"]}
+
+
+def pins(rollout: Object) -> int:
+    return sum(kind == "ControllerRevision" for kind, _ in simulate(edited(rollout), Rest()).children)
+
+
+#: A field, its value, what shows it, and that without the field and with it; the other fields are there both times.
+ROLLOUTS: list[tuple[str, Any, Callable[[Object], object], object, object, Object]] = [
+    ("strategy", "recreate", most_pods, 3, 2, {}),
+    ("maxSurge", "100%", most_pods, 3, 4, {}),
+    ("maxSurge", 0, most_pods, 3, 2, {"maxUnavailable": 1}),
+    ("maxUnavailable", "50%", stopped_at_once, 0, 1, {}),
+    ("whenNoCapacity", "inPlace", stopped_to_make_room, 0, 1, {}),
+    ("progressDeadline", "1m", is_withdrawn, False, True, {}),
+    ("revisionHistoryLimit", 0, pins, 2, 1, {}),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "told", "before", "after", "base"), ROLLOUTS, ids=lambda x: str(x)[:20])
+def test_a_changed_field_changes_the_way_of_an_edit(
+    field: str, value: Any, told: Callable[[Object], object], before: object, after: object, base: Object
+) -> None:
+    assert told(base) == before
+    assert told({**base, field: value}) == after
+
+
 def test_every_field_of_the_schema_is_in_the_table() -> None:
-    assert {change.schema_path for change in CHANGES} | ELSEWHERE == spec_leaves()
+    in_an_edit = {f"rollout.{field}" for field, *_ in ROLLOUTS}
+    assert {change.schema_path for change in CHANGES} | in_an_edit | ELSEWHERE == spec_leaves()

@@ -17,11 +17,17 @@ def test_output_is_as_expected(case: GoldenCase) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
 def test_expected_manifests_are_complete(case: GoldenCase) -> None:
-    text = (case.folder / "expected.yaml").read_text("utf-8")
-    kinds = [m["kind"] for m in load_manifests(text)]
-    is_refused = text.startswith("# exit 2")
-    assert kinds == ([] if is_refused else ["ControllerRevision", "ServiceAccount", "Service", "Deployment"])
+    engine, traffic = case.rendered()
+    kinds = [[m["kind"] for m in load_manifests(text)] for text in (engine, traffic)]
+    if engine.startswith("# exit 2"):
+        assert kinds == [[], []]
+        return
+    assert kinds == [
+        ["ControllerRevision", "ServiceAccount", "Deployment", "Service"],
+        ["ServiceAccount", "RoleBinding", "Deployment", "Service", "ConfigMap", "Deployment", *["NetworkPolicy"] * 3],
+    ]
 
 
 def test_there_are_cases() -> None:
-    assert len(CASES) >= 10
+    assert len(CASES) >= 20
+    assert len([case for case in CASES if (case.folder / "traffic.yaml").is_file()]) >= 8

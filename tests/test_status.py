@@ -1,7 +1,9 @@
 """What a service's status says in every situation."""
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +15,11 @@ from draftmark.api.conditions import Condition, shorten, write_conditions
 from draftmark.api.inference_service_status import InferenceServiceStatus
 from draftmark.decide import decide
 from draftmark.decision import RevisionReport, Suggestion
+from draftmark.facts.pods import is_ready
 from draftmark.observation import Observation, Proof
 from draftmark.plan import Layout, Plan, Reason, Unplannable
 from draftmark.status import Obstacle, Transition, differs, make_status, transitions
-from tests.simulation import Edit, Reconcile, Rest, Time, empty_world, simulate
+from tests.simulation import CRASHES, HANGS, Edit, Reconcile, Rest, Time, empty_world, simulate
 from tests.specs import (
     MINUTE,
     T0,
@@ -25,6 +28,7 @@ from tests.specs import (
     current,
     observation,
     ready_pod,
+    role_of,
     running,
     spec,
     unschedulable_pod,
@@ -33,6 +37,8 @@ from tests.specs import (
 )
 
 OTHER = spec(model={"uri": "pvc://weights/tiny.gguf", "name": "other"})
+BROKEN = spec(model={"uri": "pvc://weights/tiny.gguf", "name": HANGS}, rollout={"progressDeadline": "1m"})
+CRASHING = spec(model={"uri": "pvc://weights/tiny.gguf", "name": CRASHES})
 QUOTA = 'pods "x" is forbidden: exceeded quota: gpus, requested: cpu=4, used: cpu=8, limited: cpu=10'
 
 
@@ -52,10 +58,12 @@ def revision() -> str:
 
 def refused_pods(message: str) -> Observation:
     seen = running(ready=0)
-    [deployment] = seen.children["Deployment"]
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
-    deployment = {**deployment, "status": {**deployment["status"], "conditions": [failure]}}
-    return replace(seen, children={**seen.children, "Deployment": (deployment,)})
+    deployments = tuple(
+        {**d, "status": {**d["status"], "conditions": [failure]}} if role_of(d) == "engine" else d
+        for d in seen.children["Deployment"]
+    )
+    return replace(seen, children={**seen.children, "Deployment": deployments})
 
 
 def proven() -> Observation:
@@ -67,6 +75,29 @@ def failed_proof() -> Observation:
     return replace(
         seen, proof=Proof(revision=revision(), problem="The Service answered 503. Look at the log.", at=T0, failures=2)
     )
+
+
+def withdrawn(wanted: Object) -> Observation:
+    """After the edit of a service that serves."""
+    return simulate(empty_world(spec()), Rest(), Edit(wanted), Rest()).observe()
+
+
+def without_room() -> Observation:
+    """The candidate's pod finds no node, and its time is over."""
+    seen = simulate(empty_world(spec()), Rest(), Edit(BROKEN), Reconcile(), Time(), Reconcile()).observe()
+    status = deepcopy(dict(seen.status))
+    [candidate] = [r for r in status["revisions"] if r["phase"] == "Candidate"]
+    candidate["progressedAt"] = "2026-01-01T00:00:00Z"
+    pending = unschedulable_pod(candidate["hash"], "0/3 nodes are available: 3 Insufficient cpu")
+    pods = (*(p for p in seen.pods if is_ready(p)), pending)
+    return replace(seen, pods=pods, service={**seen.service, "status": status})
+
+
+def broken(role: str, *, seen: Observation | None = None) -> Observation:
+    """The pods of one role cannot be started."""
+    pods = (waiting_pod("" if role == "gateway" else revision(), "ErrImagePull", "manifest unknown", role=role),)
+    seen = seen or with_pods(ready_pod(revision()), ready=1)
+    return replace(seen, router_pods=pods) if role == "router" else replace(seen, gateway_pods=pods, gateways={})
 
 
 BLOCKED = Obstacle(
@@ -116,6 +147,26 @@ SITUATIONS = [
     Situation(name="retiring the old revision",
               seen=simulate(empty_world(spec(replicas=2)), Rest(), Edit({**OTHER, "replicas": 2}), Reconcile(), Time()).observe(),
               available="True PodsReady", progressing="True RollingOut", ready="False RollingOut", kstatus="Reconciling"),
+    Situation(name="proven, and one old pod may go",
+              seen=simulate(empty_world(spec(replicas=2)), Rest(), Edit({**OTHER, "replicas": 2}), Reconcile(), Time(), Reconcile()).observe(),
+              available="True PodsReady", progressing="True RollingOut", ready="True Serving", kstatus="Reconciling",
+              told=("1 of 2 replicas",)),
+    Situation(name="crashed and withdrawn", seen=withdrawn(CRASHING), available="True PodsReady", progressing="False CandidateCrashed",
+              ready="False CandidateCrashed", kstatus="Stalled", told=("withdrawn", "Revision ea525689 goes on", "kubectl draftmark retry tiny")),
+    Situation(name="never ready and withdrawn", seen=withdrawn(BROKEN), available="True PodsReady", progressing="False ProgressDeadlineExceeded",
+              ready="False ProgressDeadlineExceeded", kstatus="Stalled", told=("within 60 s", "rollout.progressDeadline", "Revision ea525689 goes on")),
+    Situation(name="no room and withdrawn", seen=without_room(), available="True PodsReady", progressing="False NoCapacity",
+              ready="False NoCapacity", kstatus="Stalled", told=("0/3 nodes are available", "Revision ea525689 goes on")),
+    Situation(name="no gateway yet", seen=replace(with_pods(ready_pod(revision()), ready=1), gateway_pods=(), gateways={}),
+              available="False GatewayNotReady", progressing="False Complete", ready="False GatewayNotReady", kstatus="Reconciling",
+              told=("'tiny-gateway'",)),
+    Situation(name="the gateway's image is missing", seen=broken("gateway"), available="False GatewayNotReady",
+              progressing="False Complete", ready="False GatewayNotReady", kstatus="Stalled", told=("'tiny-gateway'", "manifest unknown")),
+    Situation(name="the gateway is gone", seen=broken("gateway", seen=proven()), available="False GatewayNotReady",
+              progressing="False Complete", ready="False GatewayNotReady", kstatus="Stalled", told=("'tiny-gateway'",)),
+    Situation(name="the router's image is missing", seen=broken("router"), available="True PodsReady",
+              progressing="False Complete", ready="False RouterNotReady", kstatus="Stalled",
+              told=("'tiny-router-ea525689'", "manifest unknown")),
     Situation(name="image pull", seen=with_pods(waiting_pod(revision(), "ImagePullBackOff", "manifest unknown")),
               progressing="False ImagePullFailed", ready="False ImagePullFailed", kstatus="Stalled",
               told=("example/engine:1", "manifest unknown", "engine.image")),
@@ -216,6 +267,19 @@ def test_the_same_again_is_no_write_and_no_event(situation: Situation) -> None:
     assert transitions(before, after) == ()
 
 
+#: What says that all is well, that something is not so, or what the tests have made up.
+UNDOCUMENTED = {
+    "Serving", "Complete", "PodsReady", "NoPodReady", "NothingRuns", "Settled", "NotStalled", "NoFlagTable",
+    "ForeignObject", "Unavailable", "TwoWriters",
+}  # fmt: skip
+
+
+def test_every_reason_is_in_the_documentation() -> None:
+    told = {item["reason"] for situation in SITUATIONS for item in status_of(situation)["conditions"]}
+    text = (Path(__file__).parents[1] / "docs" / "conditions.md").read_text("utf-8")
+    assert {reason for reason in told if f"`{reason}`" not in text} == UNDOCUMENTED
+
+
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
 def test_each_thing_is_told_once(situation: Situation) -> None:
     told = [t.reason for t in transitions({}, status_of(situation))]
@@ -275,7 +339,11 @@ def test_status_stays_small_with_every_list_full() -> None:
         refused=None,
         suggestion=Suggestion(id="0" * 8, message=long),
         revisions=tuple(
-            RevisionReport(hash=f"{i:08}", is_current=i == 0, wanted=1000, replicas=1000, ready=0, proven_at="2026-01-01T12:00:00Z")
+            RevisionReport(
+                hash=f"{i:08}", is_current=i == 0, phase="Candidate", wanted=1000, replicas=1000, ready=0, weight=100,
+                proven_at="2026-01-01T12:00:00Z", progressed_at=T0, progress=1001, drained_since=T0, failed_at=T0,
+                failure=("C" * 64, long),
+            )
             for i in range(40)
         ),
     )  # fmt: skip

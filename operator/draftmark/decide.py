@@ -2,7 +2,7 @@
 
 Stopped after `decide`, the same code is `draftmark render` and `draftmark explain`.
 
-    read the spec → find or make its revision → which revisions run → manifests, prune, proof
+    read the spec → choose the revision (choice) → next step of the rollout (machines.rollout) → manifests, prune, proof
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,38 +13,94 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from draftmark.api import names
-from draftmark.api.inference_service import InferenceServiceSpec
-from draftmark.decision import Decision, Manifest, ObjectRef, ProveRevision, RevisionReport, Suggestion
+from draftmark.api.duration import seconds_of
+from draftmark.api.inference_service import MAX_REPLICAS, InferenceServiceSpec, RolloutSpec, TrafficSpec
+from draftmark.api.times import write_time
+from draftmark.choice import Chosen, choose_revision, known_revisions, read_spec
+from draftmark.decision import Decision, GatewayTarget, Manifest, ObjectRef, ProveRevision, RevisionReport
 from draftmark.machines import revisions as pinned
+from draftmark.machines import rollout
 from draftmark.machines.revisions import Revision
+from draftmark.machines.rollout import RevisionStep
 from draftmark.observation import Json, Observation
-from draftmark.plan import Plan, Unplannable
-from draftmark.planner.planner import make_plan
+from draftmark.plan import Unplannable
+from draftmark.render.gateway import gateway_replicas, render_gateway
+from draftmark.render.gateway_config import Backend, GatewayConfig, GatewayFiles, hard_stop_s, render_gateway_config
 from draftmark.render.metadata import Place
-from draftmark.render.pod import render_pod_template
+from draftmark.render.network import render_network_policies
+from draftmark.render.router import (
+    asked,
+    pinned_template,
+    render_router,
+    render_router_access,
+    render_router_template,
+)
 from draftmark.render.traffic import render_service
 from draftmark.render.workload import (
+    PROGRESS_MARGIN_S,
     render_controller_revision,
     render_deployment,
     render_service_account,
 )
+from draftmark.running import (
+    deployments_by_revision,
+    engine_port,
+    has_ready,
+    is_listed,
+    is_proven,
+    live_gateways,
+    pods_of,
+    ready_replicas,
+    router_address,
+    routers_by_revision,
+    see_gateways,
+    see_revision,
+    told,
+    wanted_replicas,
+)
+from draftmark.traffic import Traffic, read_traffic
 
 #: Seconds between two requests that shall prove a revision, by how many have failed so far.
 PROOF_BACKOFF_S: Final = (1, 2, 5, 10, 30, 60)
 
 #: Kinds that a service owns, and that are pruned when they are no longer wanted.
-OWNED_KINDS: Final = ("Deployment", "Service", "ServiceAccount", "ControllerRevision")
+OWNED_KINDS: Final = (
+    "Deployment",
+    "Service",
+    "ServiceAccount",
+    "ConfigMap",
+    "RoleBinding",
+    "NetworkPolicy",
+    "ControllerRevision",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Chosen:
-    """The revision that the spec asks for, and what else came out of choosing it."""
+class _Settings:
+    """What the spec says beside the revision, or what was known before where it cannot be read."""
 
-    current: Revision | None
-    known: tuple[Revision, ...]
-    refused: Unplannable | None = None
-    suggestion: Suggestion | None = None
-    held: str | None = None
+    replicas: int | None
+    traffic: Traffic
+    rollout: RolloutSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """One revision on its way: what pins it, its step, and its Deployment."""
+
+    #: None: its pin cannot be read, and its Deployment is left as it is.
+    revision: Revision | None
+    step: RevisionStep
+    deployment: Json | None
+    #: Whether it counts as proven from now on.
+    is_proven: bool = False
+
+    @property
+    def port(self) -> int:
+        if self.revision is not None:
+            return engine_port(self.revision.pod_template)
+        assert self.deployment is not None, "what has no pin was found by its Deployment"
+        return engine_port(self.deployment["spec"]["template"])
 
 
 def decide(seen: Observation, now: datetime) -> Decision:
@@ -62,17 +118,34 @@ def decide(seen: Observation, now: datetime) -> Decision:
         return Decision(is_deleted=True)
     spec = read_spec(seen.service)
     if isinstance(spec, Unplannable):
-        known = _known_revisions(seen)
-        stay = _Chosen(current=pinned.newest(known), known=known, refused=spec, held=_unread_pins(seen))
-        return _carry_out(seen, now, stay, replicas=None)
-    chosen = _choose_revision(seen, spec)
+        known = known_revisions(seen)
+        stay = Chosen(current=pinned.newest(known), known=known, refused=spec, held=_unread_pins(seen))
+        return _carry_out(seen, now, stay, _readable_settings(seen.service.get("spec") or {}))
+    chosen = choose_revision(seen, spec)
     chosen = replace(chosen, held=_unread_pins(seen) or chosen.held)
-    decision = _carry_out(seen, now, chosen, replicas=spec.replicas)
+    decision = _carry_out(seen, now, chosen, _settings(spec))
     return replace(_without_actions(decision), is_paused=True, held=None) if spec.paused else decision
 
 
+def _readable_settings(spec: Json) -> _Settings:
+    """What can be read of a spec that cannot be read as a whole: what runs keeps its settings."""
+    try:
+        traffic = TrafficSpec.model_validate(spec.get("traffic") or {})
+    except ValidationError:
+        traffic = TrafficSpec()
+    try:
+        given = RolloutSpec.model_validate(spec.get("rollout") or {})
+    except ValidationError:
+        given = RolloutSpec()
+    return _Settings(replicas=None, traffic=read_traffic(traffic), rollout=given)
+
+
+def _settings(spec: InferenceServiceSpec) -> _Settings:
+    return _Settings(replicas=spec.replicas, traffic=read_traffic(spec.traffic), rollout=spec.rollout or RolloutSpec())
+
+
 def _without_actions(decision: Decision) -> Decision:
-    return replace(decision, pins=(), desired=(), prune=(), prove=None, requeue_after=None)
+    return replace(decision, pins=(), desired=(), prune=(), prove=None, gateway=None, requeue_after=None)
 
 
 def _unread_pins(seen: Observation) -> str | None:
@@ -86,245 +159,298 @@ def _unread_pins(seen: Observation) -> str | None:
     return None
 
 
-def read_spec(service: Json) -> InferenceServiceSpec | Unplannable:
-    """The spec of an object, or what is wrong with it: an older schema may have let it in."""
-    try:
-        return InferenceServiceSpec.model_validate(service.get("spec") or {})
-    except ValidationError as error:
-        return Unplannable(code="InvalidSpec", message=describe_errors(error))
-
-
-def describe_errors(error: ValidationError) -> str:
-    """The first few of pydantic's findings, as one line: field, what is wrong."""
-    found = error.errors(include_url=False, include_context=False)
-    told = [f"{'.'.join(['spec', *(str(part) for part in e['loc'])])}: {e['msg']}" for e in found[:3]]
-    more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-    return f"The spec does not fit the schema of this version. {'; '.join(told)}{more}. Correct these fields."
-
-
-def _known_revisions(seen: Observation) -> tuple[Revision, ...]:
-    read = (pinned.read_revision(item) for item in seen.owned("ControllerRevision"))
-    return tuple(sorted((r for r in read if r is not None), key=lambda r: (r.number, r.hash)))
-
-
-def _choose_revision(seen: Observation, spec: InferenceServiceSpec) -> _Chosen:
-    wanted = spec.pod_affecting()
-    revision = names.short_hash(wanted)
-    known = _known_revisions(seen)
-    before = pinned.newest(known)
-    found = next((r for r in known if r.hash == revision), None)
-    fresh = _make_revision(seen, spec, wanted, revision, keep=None)
-    if found is not None:
-        return _Chosen(current=pinned.bump(found, known), known=known, suggestion=_suggest(found, fresh))
-
-    if _is_listed(seen, names.revision_name(seen.name, revision)):
-        return _Chosen(current=before, known=known, held=_unreadable_pin(names.revision_name(seen.name, revision)))
-
-    running = _deployments_by_revision(seen).get(revision)
-    if running is not None and isinstance(fresh, Revision):
-        adopted = pinned.adopt(fresh, running)
-        return _Chosen(current=pinned.bump(adopted, known), known=known, suggestion=_suggest(adopted, fresh))
-
-    accept = wanted.get("accept")
-    accepts = accept is not None and before is not None and accept != before.spec.get("accept")
-    if accepts and before is not None:
-        # The id names what the user saw; if today's choice is another one, nothing that they agreed to is there.
-        offer = _suggest(before, fresh)
-        if offer is None or offer.id != accept:
-            refused = _unknown_suggestion(str(accept), offer)
-            return _Chosen(current=before, known=known, refused=refused, suggestion=offer)
-        made = fresh
-    else:
-        keep = pinned.plan_to_keep(wanted, before)
-        made = fresh if keep is None else _make_revision(seen, spec, wanted, revision, keep=keep)
-    if isinstance(made, Unplannable):
-        return _Chosen(current=before, known=known, refused=made)
-    return _Chosen(current=pinned.bump(made, known), known=known, suggestion=_suggest(made, fresh))
-
-
-def _unreadable_pin(name: str) -> str:
-    return (
-        f"ControllerRevision '{name}' pins what runs, in a form that this version of Draftmark cannot read, so nothing is "
-        "changed. Install the version that wrote it, or delete it to have it made anew (the pods restart)."
-    )
-
-
-def _make_revision(
-    seen: Observation, spec: InferenceServiceSpec, wanted: dict[str, Any], revision: str, *, keep: Plan | None
-) -> Revision | Unplannable:
-    plan = make_plan(spec, name=seen.name, cluster=seen.cluster, defaults=seen.defaults, keep=keep)
-    if isinstance(plan, Unplannable):
-        return plan
-    template = render_pod_template(seen.name, spec, plan, seen.defaults)
-    return Revision(hash=revision, number=1, spec=wanted, plan=plan, pod_template=template)
-
-
-def _suggest(running: Revision, fresh: Revision | Unplannable) -> Suggestion | None:
-    if isinstance(fresh, Unplannable):
-        return None
-    changes = pinned.differences(running, fresh.plan, fresh.pod_template)
-    if not changes:
-        return None
-    identity = pinned.suggestion_id(fresh.plan, fresh.pod_template)
-    return Suggestion(
-        id=identity,
-        message=f"A revision made today would differ: {'; '.join(changes)}. Nothing changes by itself; set "
-        f"spec.rollout.accept: {identity} to take it.",
-    )
-
-
-def _unknown_suggestion(accept: str, offer: Suggestion | None) -> Unplannable:
-    there_is = f"the current suggestion is {offer.id}" if offer is not None else "there is no suggestion"
-    return Unplannable(
-        code="UnknownSuggestion",
-        message=f"rollout.accept names suggestion {accept}, but {there_is}. Write the id from status.plan.suggestion, "
-        "or remove rollout.accept. What runs goes on.",
-    )
-
-
-def _carry_out(seen: Observation, now: datetime, chosen: _Chosen, *, replicas: int | None) -> Decision:
+def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Settings) -> Decision:
     """Manifests and the rest, for the revision that was chosen."""
     current = chosen.current
     common: dict[str, Any] = {
         "refused": chosen.refused,
         "suggestion": chosen.suggestion,
         "held": chosen.held,
-        "replicas": replicas,
+        "replicas": settings.replicas,
     }
     if current is None:
         # Nothing ran before and nothing can run now. Without a readable spec nothing is torn down either.
         return Decision(**common)
-    deployments = _deployments_by_revision(seen)
-    wanted = replicas if replicas is not None else _live_replicas(deployments.get(current.hash))
-    kept = _revisions_to_run(current, chosen.known, deployments, wanted)
-    history = _history(current, kept, chosen.known)
+    parts, after = _next_parts(seen, now, current, chosen.known, settings)
+    serving = max(parts, key=lambda p: p.step.weight)
     place = Place(service=seen.name, namespace=seen.namespace, uid=seen.uid)
-    pins = [
-        render_controller_revision(place, revision=r.hash, number=r.number, data=r.to_data())
-        for r in sorted(history, key=lambda r: (r.number, r.hash))
-        if r.hash == current.hash or _is_listed(seen, names.revision_name(seen.name, r.hash))
-    ]
+    has_moved = _has_moved(seen, serving)
+    pins = _pins(seen, place, chosen, current, parts, settings)
+    routed = [p for p in parts if p.step.replicas is not None or pods_of(seen.pods, p.step.hash)]
+    gateways = gateway_replicas(_wanted(seen, settings))
+    config = _gateway_config(seen, current, routed, settings.traffic, gateways)
+    files = render_gateway_config(config)
     desired = [
         render_service_account(place),
-        render_service(place),
-        *(render_deployment(place, revision=r.hash, replicas=wanted, pod_template=r.pod_template) for r in kept),
+        *_engines(place, parts),
+        *render_router_access(place, seen.defaults),
+        *_routers(seen, place, routed, settings.traffic),
+        *render_gateway(place, replicas=gateways, files=files, hard_stop_s=hard_stop_s(config), defaults=seen.defaults),
+        render_service(place, role=names.ROLE_GATEWAY if has_moved else names.ROLE_ENGINE),
     ]
-    reports = tuple(_report(r, current, deployments.get(r.hash), seen, wanted) for r in kept)
-    prove, requeue = _prove(seen, now, current, reports)
+    if has_moved:
+        # Before, clients talk to the engines themselves.
+        port = engine_port(current.pod_template)
+        desired += render_network_policies(place, engine_port=port, defaults=seen.defaults)
+    reports = tuple(_report(seen, now, p, current, parts, has_moved=has_moved) for p in parts)
+    prove, again = _prove(seen, now, current, serving if not has_moved else None)
+    waits = [wait for wait in (after, again) if wait is not None]
     decision = Decision(
         pins=tuple(pins),
         desired=tuple(desired),
-        prune=_prune(seen, [*pins, *desired], spare=_unreadable_but_serving(seen, chosen, deployments, wanted)),
+        prune=_prune(seen, [*pins, *desired], spare=_spared(seen, parts)),
         prove=prove,
-        requeue_after=requeue,
+        gateway=_gateway_target(seen, files, parts),
+        requeue_after=min(waits, default=None),
         plan=current.plan,
-        revisions=reports,
+        revisions=tuple(r for p, r in zip(parts, reports, strict=True) if _is_worth_telling(p, r)),
         **common,
     )
     return _without_actions(decision) if chosen.held is not None else decision
 
 
-def _deployments_by_revision(seen: Observation) -> dict[str, Json]:
-    return {
-        str(d["metadata"].get("labels", {}).get(names.LABEL_REVISION, "")): d
-        for d in seen.owned("Deployment")
-        if not d["metadata"].get("deletionTimestamp")
-    }
+def _wanted(seen: Observation, settings: _Settings) -> int:
+    """Replicas that the service should have; as many as it has where the spec cannot be read."""
+    if settings.replicas is not None:
+        return settings.replicas
+    live = [wanted_replicas(d) for d in deployments_by_revision(seen).values()]
+    # In the middle of a rollout the live numbers move, and the revision that is asked for may have no pod yet.
+    written = (seen.service.get("spec") or {}).get("replicas")
+    if len(live) > 1 and isinstance(written, int) and 0 <= written <= MAX_REPLICAS:
+        return written
+    return max(live, default=1)
 
 
-def _live_replicas(deployment: Json | None) -> int:
-    return int(deployment["spec"].get("replicas", 1)) if deployment is not None else 1
+def _next_parts(
+    seen: Observation, now: datetime, current: Revision, known: Sequence[Revision], settings: _Settings
+) -> tuple[list[_Part], timedelta | None]:
+    """Every revision that runs or should, with its next step; the one that the spec asks for first."""
+    deployments = deployments_by_revision(seen)
+    policy = _policy(settings, current, _wanted(seen, settings))
+    others = [r for r in known if r.hash != current.hash and (r.hash in deployments or pods_of(seen.pods, r.hash))]
+    gateways = see_gateways(seen, sorted({current.hash, *deployments}), policy.queue_timeout, now)
+    mine = see_revision(seen, current, deployments.get(current.hash), is_current=True)
+    theirs = [see_revision(seen, r, deployments.get(r.hash), is_current=False) for r in others]
+    step = rollout.step(policy, mine, theirs, gateways, now)
+    by_hash = {r.hash: r for r in (*others, current)}
+    proven = {r.hash for r in (mine, *theirs) if r.is_proven}
+    parts = [
+        _Part(revision=by_hash[s.hash], step=s, deployment=deployments.get(s.hash), is_proven=s.hash in proven)
+        for s in step.revisions
+    ]
+    readable = {*by_hash, *(r.hash for r in known)}
+    unreadable = {h: d for h, d in deployments.items() if h not in readable}
+    return [*parts, *_unreadable(unreadable, parts, gateways, policy.replicas)], step.after
 
 
-def _ready(deployment: Json | None) -> int:
-    return int((deployment or {}).get("status", {}).get("readyReplicas") or 0)
+def _unreadable(
+    deployments: Mapping[str, Json], parts: Sequence[_Part], gateways: rollout.GatewaysSeen, wanted: int
+) -> list[_Part]:
+    """What serves although its pin cannot be read: it stays as it is until the current revision serves fully, and no
+    gateway sends it anything."""
+    is_carried = parts[0].step.weight >= wanted
+    return [
+        _Part(
+            revision=None,
+            step=RevisionStep(
+                hash=h, phase="Retiring", replicas=wanted_replicas(d), weight=0 if is_carried else ready_replicas(d)
+            ),
+            deployment=d,
+        )
+        for h, d in deployments.items()
+        if wanted > 0 and ready_replicas(d) > 0 and not (is_carried and h in gateways.closed)
+    ]
 
 
-def _is_complete(deployment: Json | None, wanted: int) -> bool:
-    """Whether all wanted pods of a Deployment are ready, as its controller says of this very generation."""
-    if deployment is None:
-        return False
-    status = deployment.get("status", {})
-    is_current = int(status.get("observedGeneration", -1)) >= int(deployment["metadata"].get("generation", 0))
-    return is_current and _ready(deployment) >= wanted and int(deployment["spec"].get("replicas", 1)) == wanted
-
-
-def _revisions_to_run(
-    current: Revision, known: Sequence[Revision], deployments: Mapping[str, Json], wanted: int
-) -> list[Revision]:
-    """The current revision, and the one before it as long as it serves and the current one does not do so fully."""
-    if wanted == 0 or _is_complete(deployments.get(current.hash), wanted):
-        return [current]
-    serving = [r for r in known if r.hash != current.hash and _ready(deployments.get(r.hash)) > 0]
-    before = pinned.newest(serving)
-    return [current, before] if before is not None else [current]
-
-
-def _unreadable_but_serving(
-    seen: Observation, chosen: _Chosen, deployments: Mapping[str, Json], wanted: int
-) -> frozenset[str]:
-    """Names of what serves although its pin cannot be read: it stays as it is until the current revision serves."""
-    if chosen.current is None or wanted == 0 or _is_complete(deployments.get(chosen.current.hash), wanted):
-        return frozenset()
-    readable = {r.hash for r in (*chosen.known, chosen.current)}
-    serving = [h for h, d in deployments.items() if h not in readable and _ready(d) > 0]
-    return frozenset(
-        name for h in serving for name in (names.engine_name(seen.name, h), names.revision_name(seen.name, h))
+def _policy(settings: _Settings, current: Revision, replicas: int) -> rollout.Policy:
+    given = settings.rollout
+    startup = current.pod_template["spec"]["containers"][0]["startupProbe"]
+    budget = startup["periodSeconds"] * startup["failureThreshold"] + PROGRESS_MARGIN_S
+    surge = rollout.pods_of(given.max_surge, replicas, 1, round_up=True)
+    unavailable = rollout.pods_of(given.max_unavailable, replicas, 0, round_up=False)
+    return rollout.Policy(
+        replicas=replicas,
+        strategy=given.strategy or "rolling",
+        surge=surge,
+        # A share of few replicas is none, and then no pod could ever be replaced. Deployments do the same.
+        unavailable=unavailable if surge or unavailable else 1,
+        in_place=given.when_no_capacity == "inPlace",
+        deadline=timedelta(seconds=seconds_of(given.progress_deadline) if given.progress_deadline else budget),
+        queue_timeout=timedelta(seconds=settings.traffic.queue_timeout_s),
     )
 
 
-def _history(current: Revision, kept: Sequence[Revision], known: Sequence[Revision]) -> list[Revision]:
-    names_kept = {r.hash for r in kept}
-    others = sorted((r for r in known if r.hash not in names_kept), key=lambda r: (-r.number, r.hash))
-    return [*kept, *others[: pinned.HISTORY_LIMIT]]
+def _pins(
+    seen: Observation,
+    place: Place,
+    chosen: Chosen,
+    current: Revision,
+    parts: Sequence[_Part],
+    settings: _Settings,
+) -> list[Manifest]:
+    running = {p.step.hash for p in parts if p.step.replicas is not None} | {current.hash}
+    limit = settings.rollout.revision_history_limit
+    others = sorted((r for r in chosen.known if r.hash not in running), key=lambda r: (-r.number, r.hash))
+    kept = [
+        current,
+        *(r for r in chosen.known if r.hash in running and r.hash != current.hash),
+        *others[: pinned.HISTORY_LIMIT if limit is None else limit],
+    ]
+    return [
+        render_controller_revision(place, revision=r.hash, number=r.number, data=r.to_data())
+        for r in sorted(kept, key=lambda r: (r.number, r.hash))
+        if r.hash == current.hash or is_listed(seen, names.revision_name(seen.name, r.hash))
+    ]
 
 
-def _is_listed(seen: Observation, name: str) -> bool:
-    return any(item["metadata"]["name"] == name for item in seen.owned("ControllerRevision"))
+def _engines(place: Place, parts: Sequence[_Part]) -> list[Manifest]:
+    return [
+        render_deployment(place, revision=p.step.hash, replicas=p.step.replicas, pod_template=p.revision.pod_template)
+        for p in parts
+        if p.revision is not None and p.step.replicas is not None
+    ]
+
+
+def _routers(seen: Observation, place: Place, parts: Sequence[_Part], traffic: Traffic) -> list[Manifest]:
+    live = routers_by_revision(seen)
+    manifests: list[Manifest] = []
+    for p in parts:
+        wanted = asked(p.step.hash, traffic)
+        template = pinned_template(live.get(p.step.hash), wanted) or render_router_template(
+            place, revision=p.step.hash, traffic=traffic, engine_port=p.port, defaults=seen.defaults
+        )
+        manifests += render_router(place, revision=p.step.hash, wanted=wanted, pod_template=template)
+    return manifests
+
+
+def _gateway_config(
+    seen: Observation, current: Revision, parts: Sequence[_Part], traffic: Traffic, gateways: int
+) -> GatewayConfig:
+    """What the gateways should work with. The first backend takes what comes while nothing serves."""
+
+    def limit(p: _Part) -> int:
+        if traffic.max_concurrent is not None:
+            return max(1, traffic.max_concurrent // gateways)
+        # Not the user's limit, so it need not be exact: a gateway that is chosen more often must not make them wait.
+        plan = (p.revision or current).plan
+        return plan.concurrency * max(1, min(ready_replicas(p.deployment), p.step.replicas or 1))
+
+    order = {"Current": 0, "Candidate": 1, "Retiring": 2, "Failed": 3}
+    return GatewayConfig(
+        backends=tuple(
+            Backend(
+                revision=p.step.hash,
+                address=router_address(seen, p.step.hash),
+                limit=limit(p),
+                queue=traffic.max_queue // gateways,
+                weight=p.step.weight,
+            )
+            for p in sorted(parts, key=lambda p: order[p.step.phase])
+        ),
+        queue_timeout_s=traffic.queue_timeout_s,
+        request_timeout_s=traffic.request_timeout_s,
+    )
+
+
+def _gateway_target(seen: Observation, files: GatewayFiles, parts: Sequence[_Part]) -> GatewayTarget:
+    states = [state for _, state in live_gateways(seen)]
+    is_behind = any(s is None or (s.config, s.runtime) != (files.config_version, files.runtime_version) for s in states)
+    # What a gateway told a while ago stops no pod, so whoever is to go needs its word anew.
+    is_draining = any(p.step.replicas and p.step.phase in ("Retiring", "Failed") for p in parts)
+    return GatewayTarget(
+        config=files.config_version,
+        runtime=files.runtime_version,
+        is_awaited=bool(states) and (is_behind or is_draining),
+    )
+
+
+def _has_moved(seen: Observation, serving: _Part) -> bool:
+    """Whether clients come through the gateway. A service that an older version made moves once its gateway has
+    answered for what serves."""
+    live = next((s for s in seen.owned("Service") if s["metadata"]["name"] == seen.name), None)
+    role = (live or {}).get("spec", {}).get("selector", {}).get(names.LABEL_ROLE)
+    if role != names.ROLE_ENGINE or "Service" in seen.unread:
+        return True
+    proof = seen.proof
+    return proof is not None and proof.revision == serving.step.hash and proof.problem is None
 
 
 def _report(
-    revision: Revision, current: Revision, deployment: Json | None, seen: Observation, wanted: int
+    seen: Observation, now: datetime, part: _Part, current: Revision, parts: Sequence[_Part], *, has_moved: bool
 ) -> RevisionReport:
-    status = (deployment or {}).get("status", {})
-    old: Json = next((r for r in seen.status.get("revisions") or () if r.get("hash") == revision.hash), {})
-    proven_at = old.get("provenAt")
-    proof = seen.proof
-    if proven_at is None and proof is not None and proof.revision == revision.hash and proof.problem is None:
-        proven_at = proof.at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    step = part.step
+    status = (part.deployment or {}).get("status", {})
+    total = sum(p.step.weight for p in parts)
+    proven_at = told(seen, step.hash).get("provenAt")
+    if proven_at is None and part.is_proven:
+        # Without a proof it was taken over after the status was lost, and the next look must not doubt it.
+        proven_at = write_time(seen.proof.at if is_proven(seen, step.hash) and seen.proof is not None else now)
     return RevisionReport(
-        hash=revision.hash,
-        is_current=revision.hash == current.hash,
-        wanted=wanted,
+        hash=step.hash,
+        is_current=step.hash == current.hash,
+        phase=step.phase,
+        wanted=step.replicas or 0,
         replicas=int(status.get("replicas") or 0),
-        ready=_ready(deployment),
+        ready=ready_replicas(part.deployment),
+        weight=(round(100 * step.weight / total) if total else 0) if has_moved else None,
         proven_at=proven_at,
+        progressed_at=step.progressed_at,
+        progress=step.progress,
+        drained_since=step.drained_since,
+        failed_at=step.failed_at,
+        failure=step.failure,
     )
+
+
+def _is_worth_telling(part: _Part, report: RevisionReport) -> bool:
+    # A Deployment of none is there to go back to, and the status is what remembers that it was proven.
+    return report.is_current or part.step.replicas is not None or report.replicas > 0
 
 
 def _prove(
-    seen: Observation, now: datetime, current: Revision, reports: Sequence[RevisionReport]
+    seen: Observation, now: datetime, current: Revision, unmoved: _Part | None
 ) -> tuple[ProveRevision | None, timedelta | None]:
-    """Whether to send the request that proves the current revision now, or when to look again.
+    """Whether to send a request that proves a revision now, or when to look again.
 
-    It goes through the Service, which selects every revision that is ready; so it waits until the current one is
-    alone there, and the answer is certainly its own.
+    Args:
+        unmoved: What serves a service whose clients do not come through its gateway yet; None once they do.
     """
-    mine = next(r for r in reports if r.is_current)
-    others_run = len(reports) > 1 or any(
-        d["metadata"].get("labels", {}).get(names.LABEL_REVISION) != current.hash for d in seen.owned("Deployment")
+    if not is_proven(seen, current.hash):
+        target = current
+    elif unmoved is not None and unmoved.revision is not None:
+        target = unmoved.revision
+    else:
+        return None, None
+    gateway = next(
+        (p for p, state in live_gateways(seen) if state is not None and target.hash in state.revisions), None
     )
-    if mine.proven_at is not None or mine.ready == 0 or mine.wanted == 0 or others_run:
+    address = (gateway or {}).get("status", {}).get("podIP")
+    routers = pods_of(seen.router_pods, target.hash)
+    if gateway is None or not address or not has_ready(routers) or not has_ready(pods_of(seen.pods, target.hash)):
         return None, None
     proof = seen.proof
-    if proof is not None and proof.revision == current.hash and proof.problem is not None:
+    if proof is not None and proof.revision == target.hash and proof.problem is not None:
         pause = timedelta(seconds=PROOF_BACKOFF_S[min(proof.failures, len(PROOF_BACKOFF_S)) - 1])
         if now < proof.at + pause:
             return None, proof.at + pause - now
     request = ProveRevision(
-        revision=current.hash, service=seen.name, port=names.SERVICE_PORT, model=current.plan.served_name
+        revision=target.hash,
+        pod=str(gateway["metadata"]["name"]),
+        address=str(address),
+        model=target.plan.served_name,
+        kind=target.plan.kind,
     )
     return request, None
+
+
+def _spared(seen: Observation, parts: Sequence[_Part]) -> frozenset[str]:
+    """Names of objects that are not ours to write, and stay."""
+    return frozenset(
+        name
+        for p in parts
+        if p.revision is None
+        for name in (names.engine_name(seen.name, p.step.hash), names.revision_name(seen.name, p.step.hash))
+    )
 
 
 def _prune(seen: Observation, wanted: Sequence[Manifest], *, spare: frozenset[str]) -> tuple[ObjectRef, ...]:

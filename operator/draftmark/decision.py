@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from draftmark.plan import Plan, Unplannable
+from draftmark.plan import ModelKind, Plan, Unplannable
 
 Manifest = Mapping[str, Any]
 
@@ -23,13 +23,24 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProveRevision:
-    """Send one request through the service's Service and remember how it ended."""
+    """Send one request to a revision, through a gateway's inner port, and remember how it ended."""
 
     revision: str
-    #: Name and port of the Service, in the service's namespace.
-    service: str
-    port: int
+    #: A gateway pod that takes requests: its name, and its address.
+    pod: str
+    address: str
     model: str
+    kind: ModelKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayTarget:
+    """What the gateway pods should work with."""
+
+    config: str
+    runtime: str
+    #: Whether they must be asked: one of them is not known to work with it, or a revision is being drained.
+    is_awaited: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +56,22 @@ class RevisionReport:
     """How far one revision is."""
 
     hash: str
+    #: Whether the spec asks for it.
     is_current: bool
+    phase: str
+    #: Replicas that it should have now.
     wanted: int
     replicas: int
     ready: int
+    #: Share of new requests, in percent; None while clients do not come through the gateway.
+    weight: int | None = None
     proven_at: str | None = None
+    progressed_at: datetime | None = None
+    progress: int = 0
+    drained_since: datetime | None = None
+    failed_at: datetime | None = None
+    #: Why it failed: CamelCase, and in words.
+    failure: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +83,7 @@ class Decision:
     desired: tuple[Manifest, ...] = ()
     prune: tuple[ObjectRef, ...] = ()
     prove: ProveRevision | None = None
+    gateway: GatewayTarget | None = None
     requeue_after: timedelta | None = None
 
     #: None: the spec cannot be planned, or not even read.

@@ -13,7 +13,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """How the latest request through a service's Service ended."""
+    """How the latest request through a gateway's inner port ended."""
 
     revision: str
     #: None: it was answered. Otherwise what went wrong.
@@ -21,6 +21,29 @@ class Proof:
     at: datetime
     #: Requests in a row that failed, this one included.
     failures: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionTraffic:
+    """Requests of one revision in one gateway."""
+
+    running: int
+    waiting: int
+    #: Its share of new requests; 0: none.
+    weight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayState:
+    """What one gateway pod told about itself."""
+
+    #: Versions of the configuration and of the weights and limits that it works with.
+    config: str
+    runtime: str
+    revisions: Mapping[str, RevisionTraffic]
+    at: datetime
+    #: When this process of ours first heard of this configuration from it.
+    config_since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +58,10 @@ class Observation:
     unread: Mapping[str, str] = field(default_factory=dict)
     #: Engine pods of the service.
     pods: tuple[Json, ...] = ()
+    router_pods: tuple[Json, ...] = ()
+    gateway_pods: tuple[Json, ...] = ()
+    #: What gateway pods told last, by the pod's name.
+    gateways: Mapping[str, GatewayState] = field(default_factory=dict)
     #: Phase of the namespace's claims by name; None: not known.
     claims: Mapping[str, str] | None = None
     cluster: ClusterFacts = field(default_factory=ClusterFacts)

@@ -1,6 +1,10 @@
 """What was decided about one service, and why: plain data between the planner, the renderer and the status."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: What a model does with a request.
+ModelKind = Literal["generate", "embed", "rerank"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,7 @@ class Plan:
     max_context_length: int
     #: Requests that one replica serves at once, each with the whole context.
     concurrency: int
+    kind: ModelKind = "generate"
     reasons: tuple[Reason, ...] = ()
     #: Why the arguments could not be checked, or None when they were.
     args_unchecked: str | None = None

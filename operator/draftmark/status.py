@@ -14,6 +14,7 @@ from draftmark.api.conditions import (
     ARGS_UNCHECKED,
     AVAILABLE,
     CONTENDED,
+    NAMES_UNIQUE,
     PROGRESSING,
     READY,
     RECONCILING,
@@ -22,10 +23,12 @@ from draftmark.api.conditions import (
     shorten,
     write_conditions,
 )
+from draftmark.api.times import write_time
 from draftmark.decision import Decision, RevisionReport
-from draftmark.facts.pods import PodProblem, is_ready, worst_problem
+from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
 from draftmark.observation import Json, Observation
 from draftmark.plan import Plan
+from draftmark.running import pods_of
 
 #: Bounds of the lists, as in the schema.
 MAX_REASONS: Final = 16
@@ -85,6 +88,8 @@ def make_status(
     if decision.plan is not None:
         status["model"] = decision.plan.served_name
         status["plan"] = _plan(decision.plan, decision)
+    if (startup := _startup(seen, decision)) is not None:
+        status["startup"] = startup
     if decision.revisions:
         status["revisions"] = [_revision(r) for r in decision.revisions[:MAX_REVISIONS]]
     return status
@@ -106,15 +111,46 @@ def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
 
 
 def _revision(report: RevisionReport) -> dict[str, Any]:
-    written: dict[str, Any] = {
+    reason, message = report.failure or (None, None)
+    written = {
         "hash": report.hash,
-        "phase": "Current" if report.is_current else "Retiring",
+        "phase": report.phase,
+        "weight": report.weight,
         "replicas": report.replicas,
         "readyReplicas": report.ready,
+        "provenAt": report.proven_at,
+        "progressedAt": _time(report.progressed_at),
+        "progress": report.progress or None,
+        "drainedSince": _time(report.drained_since),
+        "failedAt": _time(report.failed_at),
+        "reason": reason,
+        "message": shorten(message, REASON_LENGTH) if message is not None else None,
     }
-    if report.proven_at is not None:
-        written["provenAt"] = report.proven_at
-    return written
+    return {key: value for key, value in written.items() if value is not None}
+
+
+def _time(at: datetime | None) -> str | None:
+    return write_time(at) if at is not None else None
+
+
+def _startup(seen: Observation, decision: Decision) -> dict[str, Any] | None:
+    """Measured once for each revision, with its first pod that is ready; a restarted container says nothing of it."""
+    current = next((r.hash for r in decision.revisions if r.is_current), None)
+    before: dict[str, Any] | None = seen.status.get("startup")
+    if before is not None and before.get("revision") == current:
+        return before
+    pods = pods_of(seen.pods, current) if current is not None else []
+    measured = [stages for pod in pods if is_ready(pod) and (stages := startup_stages(pod)) is not None]
+    if not measured:
+        return None
+    first = min(measured, key=lambda stages: stages.ready_at)
+    return {
+        "revision": current,
+        "scheduleSeconds": first.schedule_s,
+        "imageSeconds": first.image_s,
+        "loadSeconds": first.load_s,
+        "totalSeconds": first.total_s,
+    }
 
 
 def _conditions(
@@ -122,10 +158,16 @@ def _conditions(
 ) -> list[Condition]:
     problem = _problem(seen, decision)
     accepted = _accepted(decision)
-    available = _available(seen)
-    progressing = _progressing(decision, obstacles, problem)
+    available = _available(seen, decision)
+    progressing = _progressing(seen, decision, obstacles, problem)
     ready = _ready(seen, decision, accepted, progressing, obstacles, problem)
-    conditions = [accepted, available, progressing, ready, *_kstatus(decision, obstacles, contended, problem, ready)]
+    conditions = [
+        accepted,
+        available,
+        progressing,
+        ready,
+        *_kstatus(seen, decision, obstacles, contended, problem, ready),
+    ]
     if decision.plan is not None and decision.plan.args_unchecked is not None and decision.refused is None:
         conditions.append(
             Condition(type=ARGS_UNCHECKED, status="True", reason="NoFlagTable", message=decision.plan.args_unchecked)
@@ -212,18 +254,66 @@ def _accepted(decision: Decision) -> Condition:
     return Condition(type=ACCEPTED, status="True", reason="Accepted", message="The spec can be deployed.")
 
 
-def _available(seen: Observation) -> Condition:
+def _available(seen: Observation, decision: Decision) -> Condition:
     ready = sum(is_ready(pod) for pod in seen.pods)
-    if ready:
-        return Condition(type=AVAILABLE, status="True", reason="PodsReady", message=f"{_pods(ready)} ready.")
-    return Condition(type=AVAILABLE, status="False", reason="NoPodReady", message="No engine pod is ready.")
+    if not ready:
+        return Condition(type=AVAILABLE, status="False", reason="NoPodReady", message="No engine pod is ready.")
+    blocked = _no_gateway(seen, decision)
+    if blocked is not None:
+        return Condition(type=AVAILABLE, status="False", reason=blocked.code, message=blocked.message)
+    return Condition(type=AVAILABLE, status="True", reason="PodsReady", message=f"{_pods(ready)} ready.")
 
 
 def _pods(count: int) -> str:
     return "1 engine pod is" if count == 1 else f"{count} engine pods are"
 
 
-def _progressing(decision: Decision, obstacles: Sequence[Obstacle], problem: PodProblem | None) -> Condition:
+def _no_gateway(seen: Observation, decision: Decision) -> Obstacle | None:
+    """Why clients reach nothing although engines are ready."""
+    if decision.is_paused or any(is_ready(pod) for pod in seen.gateway_pods):
+        return None
+    if all(r.weight is None for r in decision.revisions):
+        return None  # clients do not come through it yet
+    problem = worst_problem(seen.gateway_pods)
+    why = f" {problem.message}" if problem is not None else ""
+    return Obstacle(
+        code="GatewayNotReady",
+        message=f"No pod of the gateway '{names.gateway_name(seen.name)}' is ready.{why}",
+        needs_human=problem is not None and problem.needs_human,
+    )
+
+
+def _no_router(seen: Observation, revision: str) -> Obstacle | None:
+    """Why a revision's engines are not reached although they are ready."""
+    routers = pods_of(seen.router_pods, revision)
+    if any(is_ready(pod) for pod in routers):
+        return None
+    problem = worst_problem(routers)
+    why = f" {problem.message}" if problem is not None else ""
+    return Obstacle(
+        code="RouterNotReady",
+        message=f"The router '{names.router_name(seen.name, revision)}' is not ready.{why}",
+        needs_human=problem is not None and problem.needs_human,
+    )
+
+
+def _wanted(decision: Decision, current: RevisionReport) -> int:
+    return decision.replicas if decision.replicas is not None else current.wanted
+
+
+def _withdrawn(seen: Observation, decision: Decision, current: RevisionReport) -> str:
+    goes_on = next((r for r in decision.revisions if not r.is_current and r.phase == "Current"), None)
+    instead = f"Revision {goes_on.hash} goes on. " if goes_on is not None else ""
+    why = current.failure[1] if current.failure is not None else ""
+    return (
+        f"Revision {current.hash} was withdrawn. {why} {instead}Change the spec, or try it again with "
+        f"`kubectl draftmark retry {seen.name}`."
+    )
+
+
+def _progressing(
+    seen: Observation, decision: Decision, obstacles: Sequence[Obstacle], problem: PodProblem | None
+) -> Condition:
     def of(status: Any, reason: str, message: str) -> Condition:
         return Condition(type=PROGRESSING, status=status, reason=reason, message=message)
 
@@ -236,12 +326,16 @@ def _progressing(decision: Decision, obstacles: Sequence[Obstacle], problem: Pod
     current = next((r for r in decision.revisions if r.is_current), None)
     if current is None:
         return of("False", "NothingRuns", "There is no revision to run yet.")
-    counted = f"revision {current.hash}: {current.ready} of {current.wanted} replicas are ready"
-    if problem is not None and current.ready < current.wanted:
+    if current.failure is not None:
+        return of("False", current.failure[0], _withdrawn(seen, decision, current))
+    wanted = _wanted(decision, current)
+    counted = f"revision {current.hash}: {current.ready} of {wanted} replicas are ready"
+    if problem is not None and current.ready < wanted:
         return of("False" if problem.needs_human else "True", problem.code, f"{counted}. {problem.message}")
-    if current.ready < current.wanted:
-        return of("True", "Starting" if len(decision.revisions) == 1 else "RollingOut", f"{counted}.")
-    if len(decision.revisions) > 1:
+    is_rolling = len(decision.revisions) > 1
+    if current.ready < wanted:
+        return of("True", "RollingOut" if is_rolling else "Starting", f"{counted}.")
+    if is_rolling:
         return of("True", "RollingOut", f"{counted}; the revision before is being stopped.")
     return of("False", "Complete", f"{counted}.")
 
@@ -262,32 +356,55 @@ def _ready(
     current = next((r for r in decision.revisions if r.is_current), None)
     if current is None:
         return of("False", progressing.reason, progressing.message)
-    if current.wanted == 0:
+    wanted = _wanted(decision, current)
+    if wanted == 0:
         return of(
             "False",
             "ScaledToZero",
             f"spec.replicas is 0, so nothing serves. kubectl scale inferenceservices.{names.GROUP}/{seen.name} "
             "--replicas=1 starts it.",
         )
+    if current.failure is not None:
+        return of("False", current.failure[0], _withdrawn(seen, decision, current))
     if current.ready == 0:
         reason = problem.code if problem is not None else progressing.reason
         return of("False", reason, problem.message if problem is not None else progressing.message)
     if current.proven_at is None:
-        if obstacles:
-            # Without its Service no answer will ever come, and waiting for one would be all that the user reads.
-            return of("False", progressing.reason, progressing.message)
-        proof = seen.proof
-        # A pod is ready a moment before every node's proxy knows of it, so a single failure says nothing.
-        has_failed = proof is not None and proof.revision == current.hash and proof.failures > 1
-        if proof is not None and has_failed and proof.problem is not None:
-            return of("False", "RequestFailed", proof.problem)
-        if progressing.reason == "RollingOut":
-            return of("False", "RollingOut", progressing.message)
-        return of("False", "AwaitingFirstAnswer", "The pods are ready; the first request through the Service is due.")
-    return of("True", "Serving", f"{current.ready} of {current.wanted} replicas serve revision {current.hash}.")
+        return _unproven(seen, current, progressing, obstacles)
+    if (blocked := _no_gateway(seen, decision)) is not None:
+        return of("False", blocked.code, blocked.message)
+    return of("True", "Serving", f"{current.ready} of {wanted} replicas serve revision {current.hash}.")
+
+
+def _unproven(
+    seen: Observation, current: RevisionReport, progressing: Condition, obstacles: Sequence[Obstacle]
+) -> Condition:
+    """What is missing until a revision whose pods are ready has answered once."""
+
+    def of(reason: str, message: str) -> Condition:
+        return Condition(type=READY, status="False", reason=reason, message=message)
+
+    if obstacles:
+        # Without its objects no answer will ever come, and waiting for one would be all that the user reads.
+        return of(progressing.reason, progressing.message)
+    proof = seen.proof
+    # A pod is ready a moment before every node's proxy knows of it, so a single failure says nothing.
+    has_failed = proof is not None and proof.revision == current.hash and proof.failures > 1
+    if proof is not None and has_failed and proof.problem is not None:
+        return of("RequestFailed", proof.problem)
+    if not any(is_ready(pod) for pod in seen.gateway_pods):
+        problem = worst_problem(seen.gateway_pods)
+        why = f" {problem.message}" if problem is not None else ""
+        return of("GatewayNotReady", f"No pod of the gateway '{names.gateway_name(seen.name)}' is ready.{why}")
+    if (blocked := _no_router(seen, current.hash)) is not None:
+        return of(blocked.code, blocked.message)
+    if progressing.reason == "RollingOut":
+        return of("RollingOut", progressing.message)
+    return of("AwaitingFirstAnswer", "The pods are ready; the first request through the gateway is due.")
 
 
 def _kstatus(
+    seen: Observation,
     decision: Decision,
     obstacles: Sequence[Obstacle],
     contended: Sequence[Obstacle],
@@ -303,6 +420,7 @@ def _kstatus(
                 ("Held", decision.held, decision.held is not None),
                 *((o.code, o.message, o.needs_human) for o in (*obstacles, *contended)),
                 (problem and problem.code, problem and problem.message, bool(problem and problem.needs_human)),
+                (ready.reason, ready.message, _is_withdrawn(decision) or _is_cut_off(seen, decision, ready)),
             )
             if code and holds
         ),
@@ -310,7 +428,8 @@ def _kstatus(
     )
     current = next((r for r in decision.revisions if r.is_current), None)
     settled = ready.status == "True" or ready.reason == "ScaledToZero"
-    busy = not settled or len(decision.revisions) > 1 or (current is not None and current.ready != current.wanted)
+    busy = not settled or len(decision.revisions) > 1
+    busy = busy or (current is not None and current.ready != _wanted(decision, current))
     is_reconciling = busy and stalled is None and not decision.is_paused
     return [
         Condition(
@@ -326,6 +445,18 @@ def _kstatus(
             message=str(stalled[1]) if stalled else "",
         ),
     ]
+
+
+def _is_cut_off(seen: Observation, decision: Decision, ready: Condition) -> bool:
+    """Whether what stands before the engines is not ready, and stays so until somebody acts."""
+    current = next((r.hash for r in decision.revisions if r.is_current), "")
+    before = {"GatewayNotReady": seen.gateway_pods, "RouterNotReady": pods_of(seen.router_pods, current)}
+    problem = worst_problem(before.get(ready.reason, ()))
+    return problem is not None and problem.needs_human
+
+
+def _is_withdrawn(decision: Decision) -> bool:
+    return any(r.is_current and r.failure is not None for r in decision.revisions)
 
 
 def differs(before: Json, after: Json) -> bool:
@@ -361,5 +492,6 @@ _TOLD: Final[Mapping[str, Mapping[str, str]]] = {
     PROGRESSING: {"True": "Normal", "False": "Normal"},
     STALLED: {"True": "Warning"},
     CONTENDED: {"True": "Warning"},
+    NAMES_UNIQUE: {"False": "Warning"},
     ARGS_UNCHECKED: {"True": "Warning"},
 }

@@ -64,6 +64,20 @@ def _longest(path: str, most: int, *, character: str = "a", prefix: str = "", ba
     return _field(path, full, full + character, f"{most}", base=base, name=f"{path} longer than {most}")
 
 
+def _duration(path: str, shortest: str, longest: str, *, too_short: str, too_long: str) -> list[Case]:
+    said = f"{path} is out of bounds"
+    return [
+        _field(path, shortest, too_short, said, name=f"{path} too short"),
+        _field(path, longest, too_long, said, name=f"{path} too long"),
+        *(
+            _field(path, "1m", text, _DURATION, name=f"{path} {text}")
+            for text in ("90", "1.5s", "1s1m", "500ms", "-1s")
+        ),
+        _field(path, "0h0m10s", "s", "at least 2 char", name=f"{path} without a number"),
+        _field(path, "0000h00010m000010s", "0000h00010m000010s0", _DURATION, name=f"{path} with all its digits"),
+    ]
+
+
 _ENV = "engine.env[0]"
 _VOLUME = "podTemplate.volumes[0]"
 _WITH_ENV = with_field(spec(), _ENV, {"name": "A"})
@@ -80,6 +94,7 @@ _WITH_SPREAD = with_field(spec(), "podTemplate.topologySpread[0]", _SPREAD)
 _LABEL, _NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 _KEY, _LABEL_VALUE = "[-._a-zA-Z0-9]+$", "[-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 _QUANTITY = "[eEinumkKMGTP]*"
+_DURATION, _COUNT = "([0-9]{1,6}s)?$", "(0|[1-9][0-9]{0,2})%)$"
 
 CASES: tuple[Case, ...] = (
     # metadata
@@ -140,9 +155,30 @@ CASES: tuple[Case, ...] = (
     _field("accelerator.resourceName", "amd.com/gpu", "gpu", "[A-Za-z0-9._-]+$", base=_WITH_GPU),
     _longest("accelerator.resourceName", 253, prefix="amd.com/", base=_WITH_GPU),
     *_bounds("accelerator.count", 0, 16, base=_WITH_GPU),
-    # replicas, workload, rollout
+    # replicas, workload
     *_bounds("replicas", 0, 1000),
     *_bounds("workload.concurrency", 1, 1024),
+    # traffic
+    _field("traffic.policy", "sessionAffinity", "random", "cacheAware"),
+    *_bounds("traffic.maxConcurrent", 1, 100_000),
+    *_bounds("traffic.maxQueue", 0, 100_000),
+    *_duration("traffic.requestTimeout", "1s", "24h", too_short="0s", too_long="24h1s"),
+    *_duration("traffic.queueTimeout", "1s", "1h", too_short="0m", too_long="60m1s"),
+    # rollout
+    _field("rollout.strategy", "recreate", "blueGreen", "recreate"),
+    _field("rollout.maxSurge", "25%", "25.5%", _COUNT),
+    _field("rollout.maxSurge", 1, "1 ", _COUNT, name="rollout.maxSurge with a blank"),
+    _field("rollout.maxSurge", "9999", "10000", _COUNT, name="rollout.maxSurge too many"),
+    _field("rollout.maxSurge", "999%", "1000%", _COUNT, name="rollout.maxSurge too large a share"),
+    _field("rollout.maxUnavailable", "1", "all", _COUNT),
+    _field("rollout.maxUnavailable", 0, "00", _COUNT, name="rollout.maxUnavailable with zeros in front"),
+    _field("rollout", {"maxSurge": 0, "maxUnavailable": 1}, {"maxSurge": 0, "maxUnavailable": "0%"}, "are both 0"),
+    _field("rollout", {"maxUnavailable": "0%"}, {"maxSurge": "0%", "maxUnavailable": 0}, "are both 0", name="rollout of shares"),
+    _field("rollout", {"maxSurge": 1}, {"maxSurge": 0}, "maxUnavailable is not set", name="rollout.maxSurge 0 alone"),
+    _field("rollout", {"maxSurge": "1%"}, {"maxSurge": "0%"}, "maxUnavailable is not set", name="rollout.maxSurge 0% alone"),
+    _field("rollout.whenNoCapacity", "inPlace", "panic", "inPlace"),
+    *_duration("rollout.progressDeadline", "10s", "24h", too_short="9s", too_long="1440m1s"),
+    *_bounds("rollout.revisionHistoryLimit", 0, 10),
     _field("rollout.accept", "0123abcd", "0123abc", "[0-9a-f]{8}$"),
     # podTemplate
     _entries("podTemplate.metadata.labels", 64, "v"),

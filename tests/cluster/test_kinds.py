@@ -27,6 +27,9 @@ def test_children_are_what_we_may_create_and_delete() -> None:
         kinds.CONTROLLER_REVISIONS,
         kinds.SERVICES,
         kinds.SERVICE_ACCOUNTS,
+        kinds.CONFIG_MAPS,
+        kinds.ROLE_BINDINGS,
+        kinds.NETWORK_POLICIES,
     }
 
 

@@ -1,8 +1,9 @@
-"""A whole operator in the test's loop, against the fake API server, with a hand-made Deployment controller."""
+"""A whole operator in the test's loop, against the fake API server, with a hand-made Deployment controller and kubelet."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,20 @@ import yaml
 
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
-from draftmark.cluster.kinds import DEPLOYMENTS, INFERENCE_SERVICES, PODS, SERVICES, child_kinds
-from draftmark.controller import reconcile
+from draftmark.cluster.kinds import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    INFERENCE_SERVICES,
+    MODEL_GATEWAYS,
+    PODS,
+    SERVICES,
+    child_kinds,
+)
+from draftmark.controller import main, reconcile
+from draftmark.controller.gateways import Gateways
 from draftmark.decision import ProveRevision
 from draftmark.settings import Settings
+from tests.controller.gateways import FakeGateways
 from tests.fake_api import FakeApi, fake_api
 from tests.operator_thread import OperatorThread
 
@@ -33,6 +44,8 @@ def service(name: str = "llama", **spec: Any) -> Json:
             "model": {"uri": "pvc://models/tiny.gguf"},
             "engine": {"name": "llama-cpp"},
             "replicas": 1,
+            # An old revision is stopped after so long: what came to a gateway before its last reload may wait until then.
+            "traffic": {"queueTimeout": "1s"},
             **spec,
         },
     }
@@ -45,7 +58,10 @@ class Rig:
     api: FakeApi
     kubeconfig: Path
     proofs: list[ProveRevision]
+    gateways: FakeGateways
     defaults: Defaults
+    #: The annotation of each gateway pod that the kubelet has acted upon.
+    brought: dict[str, str] = field(default_factory=dict)
     resync_s: float = 600.0
     _running: OperatorThread | None = None
 
@@ -82,6 +98,7 @@ class Rig:
             assert asyncio.get_running_loop().time() < deadline, self.describe()
             assert self._running is None or self._running.is_running, "the operator has ended"
             self.run_deployments()
+            self.run_kubelet()
             await asyncio.sleep(0.02)
 
     def describe(self) -> str:
@@ -102,14 +119,17 @@ class Rig:
         async with asyncio.timeout(30):
             while True:
                 before = len(self.writes())
-                self.run_deployments()
-                await asyncio.sleep(for_s)
+                end = asyncio.get_running_loop().time() + for_s
+                while asyncio.get_running_loop().time() < end:
+                    self.run_deployments()
+                    self.run_kubelet()
+                    await asyncio.sleep(0.02)
                 if len(self.writes()) == before:
                     return
 
     def run_deployments(self) -> None:
         """Every Deployment has its pods at once, ready; pods of a Deployment that is gone are gone."""
-        owners = {item["metadata"]["uid"] for item in self.all(INFERENCE_SERVICES)}
+        owners = {i["metadata"]["uid"] for kind in (INFERENCE_SERVICES, MODEL_GATEWAYS) for i in self.all(kind)}
         for kind in child_kinds():  # the garbage collector also takes what was made after its owner had gone
             for child in self.all(kind):
                 controllers = [o["uid"] for o in child["metadata"].get("ownerReferences", ())]
@@ -146,13 +166,35 @@ class Rig:
                                 "labels": template["metadata"]["labels"],
                             },
                             "spec": template["spec"],
-                            "status": {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"},
+                            "status": {
+                                "conditions": [{"type": "Ready", "status": "True"}],
+                                "phase": "Running",
+                                "podIP": f"127.1.{number}.{1 + len(self.all(PODS)) % 250}",
+                            },
                         },
                     )
         expected = {f"{d['metadata']['name']}-{n}" for d in deployments for n in range(int(d["spec"]["replicas"]))}
         for pod in self.all(PODS):
             if pod["metadata"]["name"] not in expected:
                 self.api.remove(PODS, pod["metadata"]["name"])
+
+    def run_kubelet(self) -> None:
+        """A gateway's pod works with the ConfigMap of its start until its annotation changes, then with the present one."""
+        configs = {c["metadata"]["name"]: c for c in self.all(CONFIG_MAPS)}
+        for pod in self.all(PODS):
+            labels, annotations = pod["metadata"]["labels"], pod["metadata"].get("annotations") or {}
+            if labels[names.LABEL_ROLE] != names.ROLE_GATEWAY:
+                continue
+            config = configs.get(
+                names.gateway_name(labels.get(names.LABEL_SERVICE) or labels[names.LABEL_MODEL_GATEWAY])
+            )
+            asked = str(annotations.get(names.ANNOTATION_CONFIG, ""))
+            if config is not None and self.brought.get(pod["metadata"]["uid"]) != asked:
+                self.brought[pod["metadata"]["uid"]] = asked
+                self.gateways.take_over(pod["status"]["podIP"], config)
+
+    def deployments(self, role: str = names.ROLE_ENGINE) -> list[Json]:
+        return [d for d in self.all(DEPLOYMENTS) if d["metadata"]["labels"][names.LABEL_ROLE] == role]
 
     def all(self, kind: Any) -> list[Json]:
         return [stored.full() for stored in list(self.api.storage.objects[kind].values())]
@@ -201,10 +243,12 @@ async def rig(fake_api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     fake_api.storage.default[SERVICES] = lambda item: item["spec"].setdefault("clusterIP", "10.0.0.1")
     proofs: list[ProveRevision] = []
 
-    async def prove(request: ProveRevision, cluster_ip: str) -> None:
+    async def prove(request: ProveRevision) -> None:
         proofs.append(request)
 
     monkeypatch.setattr(reconcile, "prove", prove)
-    made = Rig(api=fake_api, kubeconfig=kubeconfig, proofs=proofs, defaults=Defaults())
-    yield made
-    await made.stop()
+    async with FakeGateways() as gateways:
+        monkeypatch.setattr(main, "Gateways", partial(Gateways, port=gateways.port))
+        made = Rig(api=fake_api, kubeconfig=kubeconfig, proofs=proofs, gateways=gateways, defaults=Defaults())
+        yield made
+        await made.stop()

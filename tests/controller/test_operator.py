@@ -1,5 +1,6 @@
 """The whole operator, in one process with a fake API server: end states and the writes that lead there."""
 
+import asyncio
 import time
 from collections import Counter
 from copy import deepcopy
@@ -17,9 +18,9 @@ from draftmark.cluster.kinds import (
     EVENTS,
     INFERENCE_SERVICES,
     PODS,
-    SERVICE_ACCOUNTS,
     SERVICES,
     Kind,
+    child_kinds,
 )
 from draftmark.controller import main, reconcile
 from draftmark.controller.main import Operator
@@ -42,17 +43,23 @@ async def serve(rig: Rig, name: str = "llama", **spec: object) -> None:
 async def test_an_applied_service_becomes_ready_with_one_write_per_child(rig: Rig) -> None:
     await serve(rig)
     written = Counter(rig.writes())
-    assert {verb_kind for verb_kind in written if verb_kind.startswith("create")} == {
-        "create ControllerRevision",
-        "create ServiceAccount",
-        "create Service",
-        "create Deployment",
-        "create Event",
+    created = {kind.partition(" ")[2]: count for kind, count in written.items() if kind.startswith("create")}
+    created.pop("Event")
+    assert created == {
+        "ControllerRevision": 1,
+        "ServiceAccount": 2,
+        "RoleBinding": 1,
+        "Deployment": 3,
+        "Service": 2,
+        "ConfigMap": 1,
+        "NetworkPolicy": 3,
     }
-    for kind in ("ControllerRevision", "ServiceAccount", "Service", "Deployment"):
-        assert written[f"create {kind}"] == 1
+    # The router gets its address, and then the revision its weight; the first change hands over what the POST wrote.
+    assert written["patch ConfigMap"] == 3
+    assert written["patch Pod"] <= 2
     # Starting, ready but unproven, proven: each status is written once.
     assert written["patch InferenceService/status"] <= 4
+    assert sum(written.values()) - written["create Event"] <= sum(created.values()) + 8
     assert len(rig.proofs) == 1
 
 
@@ -66,33 +73,33 @@ async def test_a_restart_writes_nothing(rig: Rig) -> None:
 
 async def test_changed_defaults_restart_nothing_and_become_a_suggestion(rig: Rig) -> None:
     await serve(rig)
-    pinned = rig.all(DEPLOYMENTS)[0]["spec"]["template"]
+    pinned = rig.deployments()[0]["spec"]["template"]
     rig.defaults = Defaults.model_validate(
         {"engines": {"llama-cpp": {"images": {"cpu": "registry.example/llama:{version}"}}}}
     )
     await rig.restart()
     await rig.until(lambda: rig.see()["status"]["plan"].get("suggestion"))
     await rig.quiet()
-    assert [d["spec"]["template"] for d in rig.all(DEPLOYMENTS)] == [pinned]
+    assert [d["spec"]["template"] for d in rig.deployments()] == [pinned]
     assert len(rig.all(CONTROLLER_REVISIONS)) == 1
 
     accept = rig.see()["status"]["plan"]["suggestion"]["id"]
     rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(rollout={"accept": accept}))
-    await rig.until(lambda: rig.is_ready() and len(rig.all(DEPLOYMENTS)) == 1)
+    await rig.until(lambda: rig.is_ready() and len(rig.deployments()) == 1)
     await rig.quiet()
-    container = rig.all(DEPLOYMENTS)[0]["spec"]["template"]["spec"]["containers"][0]
+    container = rig.deployments()[0]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"].startswith("registry.example/llama:")
     assert "suggestion" not in rig.see()["status"]["plan"]
 
 
 async def test_an_edit_makes_a_new_revision_and_keeps_the_old_one_until_it_is_complete(rig: Rig) -> None:
     await serve(rig)
-    old = rig.all(DEPLOYMENTS)[0]["metadata"]["name"]
+    old = rig.deployments()[0]["metadata"]["name"]
     rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(workload={"concurrency": 8}))
     deleted_with_ready: list[int] = []
 
     def watch() -> bool:
-        now = {d["metadata"]["name"]: d for d in rig.all(DEPLOYMENTS)}
+        now = {d["metadata"]["name"]: d for d in rig.deployments()}
         if old not in now and not deleted_with_ready:
             (new,) = now.values()
             deleted_with_ready.append(new.get("status", {}).get("readyReplicas", 0))
@@ -105,37 +112,106 @@ async def test_an_edit_makes_a_new_revision_and_keeps_the_old_one_until_it_is_co
     assert len(rig.proofs) == 2
 
 
+async def test_a_change_of_weights_is_one_write_and_one_for_each_gateway_pod(rig: Rig) -> None:
+    await serve(rig, replicas=2)
+    for replicas in (3, 4):
+        before = len(rig.writes())
+        rig.api.edit(INFERENCE_SERVICES, "llama", lambda s, n=replicas: s["spec"].update(replicas=n))  # type: ignore[misc]
+        await rig.until(lambda n=replicas: rig.see()["status"].get("readyReplicas") == n)  # type: ignore[misc]
+        await rig.quiet()
+    written = Counter(rig.writes()[before:])
+    assert written["patch ConfigMap"] == 1
+    assert written["patch Pod"] == len([p for p in rig.all(PODS) if p["metadata"]["name"].startswith("llama-gateway")])
+    assert written["patch Deployment"] == 1
+    assert set(written) == {
+        "patch ConfigMap",
+        "patch Pod",
+        "patch Deployment",
+        "patch InferenceService/status",
+        "create Event",
+    }
+
+
+async def test_gateways_are_not_asked_at_rest(rig: Rig) -> None:
+    rig.resync_s = 0.5
+    await serve(rig, replicas=2)
+    listed, asked = rig.api.count("list", INFERENCE_SERVICES), len(rig.gateways.asked)
+    await rig.until(lambda: rig.api.count("list", INFERENCE_SERVICES) >= listed + 3)
+    assert len(rig.gateways.asked) == asked
+
+
+async def test_a_gateway_that_comes_back_with_the_right_configuration_costs_no_write(rig: Rig) -> None:
+    await serve(rig)
+    before, asked = rig.writes(), len(rig.gateways.asked)
+    rig.api.remove(PODS, "llama-gateway-0")
+    await rig.until(lambda: len(rig.gateways.asked) > asked)
+    await rig.quiet()
+    assert [w for w in rig.writes()[len(before) :] if w in ("patch Pod", "patch ConfigMap")] == []
+
+
+async def test_an_old_revision_is_stopped_only_when_its_gateway_says_so(rig: Rig) -> None:
+    await serve(rig)
+    [old] = rig.deployments()
+    rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(workload={"concurrency": 8}))
+    await rig.until(lambda: len(rig.deployments()) == 2)
+    # From now on the gateway takes nothing over.
+    rig.brought.update({p["metadata"]["uid"]: "?" for p in rig.all(PODS)})
+    stuck = {address: dict(state) for address, state in rig.gateways.working_with.items()}
+
+    def hold() -> None:
+        rig.gateways.working_with = {
+            address: stuck.get(address, state) for address, state in rig.gateways.working_with.items()
+        }
+
+    end = asyncio.get_running_loop().time() + 3
+    while asyncio.get_running_loop().time() < end:
+        rig.run_deployments()
+        hold()
+        await asyncio.sleep(0.02)
+    assert old["metadata"]["name"] in {d["metadata"]["name"] for d in rig.deployments()}
+    await rig.until(lambda: len(rig.deployments()) == 1, within_s=25)
+    assert old["metadata"]["name"] not in {d["metadata"]["name"] for d in rig.deployments()}
+
+
 async def test_scaling_changes_the_deployment_and_no_revision(rig: Rig) -> None:
     await serve(rig)
     rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(replicas=3))
     await rig.until(lambda: rig.see()["status"].get("readyReplicas") == 3)
     await rig.quiet()
-    assert [d["spec"]["replicas"] for d in rig.all(DEPLOYMENTS)] == [3]
+    assert [d["spec"]["replicas"] for d in rig.deployments()] == [3]
     assert len(rig.all(CONTROLLER_REVISIONS)) == 1
 
 
-@pytest.mark.parametrize("kind", [DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONTROLLER_REVISIONS])
+@pytest.mark.parametrize("kind", child_kinds(), ids=lambda kind: kind.kind)
 async def test_a_child_that_somebody_deletes_comes_back(rig: Rig, kind: Kind) -> None:
     await serve(rig)
-    child = rig.all(kind)[0]
-    rig.api.remove(kind, child["metadata"]["name"])
-    await rig.until(lambda: rig.all(kind) and rig.all(kind)[0]["metadata"]["uid"] != child["metadata"]["uid"])
+
+    def uids() -> dict[str, str]:
+        return {child["metadata"]["name"]: child["metadata"]["uid"] for child in rig.all(kind)}
+
+    before = uids()
+    for name in before:
+        rig.api.remove(kind, name)
+    await rig.until(lambda: uids().keys() == before.keys() and not set(uids().values()) & set(before.values()))
+    await rig.until(rig.is_ready)
     await rig.quiet()
-    assert len(rig.all(DEPLOYMENTS)) == 1
+    assert len(rig.deployments()) == 1
     assert len(rig.all(CONTROLLER_REVISIONS)) == 1
 
 
 async def test_an_owned_field_comes_back_and_a_foreign_one_stays(rig: Rig) -> None:
     await serve(rig)
-    name = rig.all(SERVICES)[0]["metadata"]["name"]
+    name = "llama"
 
     def edit(child: dict[str, object]) -> None:
         child["spec"]["selector"] = {"app": "other"}  # type: ignore[index]
         child["metadata"].setdefault("annotations", {})["team"] = "blue"  # type: ignore[attr-defined]
 
     rig.api.edit(SERVICES, name, edit)
-    await rig.until(lambda: "draftmark.dev/role" in rig.all(SERVICES)[0]["spec"]["selector"])
-    assert rig.all(SERVICES)[0]["metadata"]["annotations"]["team"] == "blue"
+    await rig.until(
+        lambda: (rig.api.see(SERVICES, name) or {})["spec"]["selector"].get("draftmark.dev/role") == "gateway"
+    )
+    assert (rig.api.see(SERVICES, name) or {})["metadata"]["annotations"]["team"] == "blue"
 
 
 async def test_a_foreign_service_of_our_name_is_left_alone_and_named(rig: Rig) -> None:
@@ -162,23 +238,24 @@ async def test_one_forbidden_kind_is_named_and_the_others_go_on(rig: Rig) -> Non
     await rig.start()
     await rig.until(lambda: rig.condition("Stalled")["reason"] == "Forbidden")
     assert "services" in rig.condition("Stalled")["message"]
-    assert len(rig.all(DEPLOYMENTS)) == 1
+    assert len(rig.deployments()) == 1
 
 
 async def test_a_lost_answer_makes_nothing_twice(rig: Rig) -> None:
     for kind in (CONTROLLER_REVISIONS, DEPLOYMENTS, SERVICES):
         rig.api.fault(verb="create", kind=kind, lost_answer=True)
     await serve(rig)
-    assert len(rig.all(DEPLOYMENTS)) == len(rig.all(SERVICES)) == len(rig.all(CONTROLLER_REVISIONS)) == 1
+    assert len(rig.deployments()) == len(rig.all(CONTROLLER_REVISIONS)) == 1
+    assert len(rig.all(SERVICES)) == 2
 
 
 async def test_a_paused_service_is_told_about_and_not_touched(rig: Rig) -> None:
     await serve(rig)
-    before = deepcopy(rig.all(DEPLOYMENTS))
+    before = deepcopy(rig.deployments())
     rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(paused=True, workload={"concurrency": 2}))
     await rig.until(lambda: rig.condition("Progressing")["reason"] == "Paused")
     await rig.quiet()
-    assert [d["metadata"]["name"] for d in rig.all(DEPLOYMENTS)] == [d["metadata"]["name"] for d in before]
+    assert [d["metadata"]["name"] for d in rig.deployments()] == [d["metadata"]["name"] for d in before]
     rig.api.edit(INFERENCE_SERVICES, "llama", lambda s: s["spec"].update(paused=False))
     await rig.until(lambda: rig.is_ready() and len(rig.all(CONTROLLER_REVISIONS)) == 2)
 
@@ -198,7 +275,7 @@ async def test_a_service_that_breaks_the_operator_delays_no_other(rig: Rig, monk
 async def test_a_deleted_service_is_not_brought_back(rig: Rig) -> None:
     await serve(rig)
     rig.api.remove(INFERENCE_SERVICES, "llama")
-    await rig.until(lambda: not rig.all(DEPLOYMENTS))
+    await rig.until(lambda: not rig.deployments())
     await rig.quiet()
     assert not rig.all(SERVICES)
     assert not rig.all(CONTROLLER_REVISIONS)
@@ -210,14 +287,14 @@ async def test_the_same_name_again_is_another_service(rig: Rig) -> None:
     rig.api.add(INFERENCE_SERVICES, service(workload={"concurrency": 3}))
     await rig.until(lambda: rig.is_ready())
     await rig.quiet()
-    assert len(rig.all(DEPLOYMENTS)) == 1
+    assert len(rig.deployments()) == 1
     assert len(rig.proofs) == 2
 
 
 async def test_a_failing_proof_is_told_and_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["no route yet", "HTTP 500 from the engine", None])
 
-    async def prove(request: object, cluster_ip: str) -> str | None:
+    async def prove(request: object) -> str | None:
         return next(answers)
 
     monkeypatch.setattr(reconcile, "prove", prove)

@@ -1,6 +1,10 @@
 """How llama-server is started."""
 
+import subprocess
+import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -22,7 +26,7 @@ PLAN = Plan(
 )  # fmt: skip
 REQUEST = LaunchRequest(
     plan=PLAN, source=parse_model_uri("pvc://claim/dir/m.gguf"), options=EngineOptions(), cpu_cores=None,
-    max_model_bytes=None, auth_secret=None,
+    max_model_bytes=None, auth_secret=None, request_timeout_s=600, is_own_image=False,
 )  # fmt: skip
 
 
@@ -152,8 +156,105 @@ def test_the_start_up_probe_waits_for_the_budget(source: str, size: int | None, 
     assert budget <= probe.period_s * probe.failure_threshold < budget + probe.period_s
 
 
-def test_a_pod_drains_before_it_is_killed() -> None:
-    assert 0 < launch().drain_s < launch().grace_s
+@pytest.mark.parametrize("timeout", [1, 600, 86_400])
+@pytest.mark.parametrize("is_own_image", [False, True])
+def test_a_pod_drains_as_long_as_a_request_may_take_and_is_killed_later(timeout: int, is_own_image: bool) -> None:
+    launched = launch(request_timeout_s=timeout, is_own_image=is_own_image)
+    assert launched.grace_s > timeout
+    if is_own_image:
+        assert launched.pre_stop == {"sleep": {"seconds": timeout}}
+    else:
+        *_, longest, port, _ = launched.pre_stop["exec"]["command"]
+        assert (longest, port) == (str(timeout), str(launched.port))
+
+
+# --- the wait before the end, with a server that is none ---
+
+
+class Server:
+    """Answers as llama-server does; on a port of the loopback, or, without `with`, on none."""
+
+    def __init__(self, *, busy_s: float = 0.0, loading: bool = False, hangs: bool = False, deferred: int = 0) -> None:
+        self.busy_s, self.loading, self.hangs, self.deferred = busy_s, loading, hangs, deferred
+        self.asked: list[str] = []
+        self.started = time.monotonic()
+        self._released = threading.Event()
+        answers = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                answers.asked.append(self.path)
+                if answers.hangs:
+                    answers._released.wait(30)
+                    return
+                is_busy = time.monotonic() - answers.started < answers.busy_s
+                metrics = (
+                    "# HELP llamacpp:requests_processing Number of requests processing.\n"
+                    "# TYPE llamacpp:requests_processing gauge\n"
+                    f"llamacpp:requests_processing {int(is_busy)}\n"
+                    f"llamacpp:requests_deferred {answers.deferred}\n"
+                    "llamacpp:n_tokens_max 0\n"
+                )
+                body = (metrics if self.path == "/metrics" else '{"status":"ok"}').encode()
+                self.send_response(503 if answers.loading else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._http.server_address[1]
+
+    def __enter__(self) -> "Server":
+        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._released.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+
+def wait_until_idle(port: int, *, longest_s: int) -> float:
+    """Run the hook as the kubelet would; seconds that it took."""
+    command = launch(request_timeout_s=longest_s).pre_stop["exec"]["command"]
+    script = command[2]
+    started = time.monotonic()
+    done = subprocess.run(["/bin/sh", "-c", script, "drain", str(longest_s), str(port), "1"], timeout=30)
+    assert done.returncode == 0
+    return time.monotonic() - started
+
+
+def test_an_idle_pod_goes_after_routers_forgot_it_and_two_looks() -> None:
+    with Server() as server:
+        assert 2.5 < wait_until_idle(server.port, longest_s=20) < 8
+    assert server.asked.count("/metrics") == 2
+
+
+def test_a_pod_waits_for_its_last_request() -> None:
+    with Server(busy_s=4) as server:
+        assert 4 < wait_until_idle(server.port, longest_s=20) < 12
+
+
+@pytest.mark.parametrize("trouble", [{"busy_s": 60}, {"deferred": 1}, {"hangs": True}], ids=lambda t: next(iter(t)))
+def test_a_pod_waits_no_longer_than_one_request_may_take(trouble: dict[str, Any]) -> None:
+    """A server that does not answer may be busy: it is waited for as well."""
+    with Server(**trouble) as server:
+        assert 5 < wait_until_idle(server.port, longest_s=6) < 13
+    assert server.asked
+
+
+def test_a_pod_that_still_loads_its_model_goes() -> None:
+    with Server(loading=True) as server:
+        assert wait_until_idle(server.port, longest_s=20) < 8
+
+
+def test_a_pod_that_does_not_listen_yet_goes() -> None:
+    server = Server()
+    server._http.server_close()
+    assert wait_until_idle(server.port, longest_s=20) < 8
 
 
 # --- what is refused ---

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from draftmark.cluster.client import ApiClient
 from draftmark.cluster.credentials import Credentials
 from draftmark.cluster.errors import ApiError, NotFound
 from draftmark.cluster.kinds import Kind
-from draftmark.controller import reconcile
+from draftmark.controller import main, reconcile
+from draftmark.controller.gateways import Gateways
 from draftmark.controller.telemetry import Telemetry
 from draftmark.decision import ProveRevision
 from draftmark.package_data import data_folder
 from draftmark.settings import Settings
 from e2e.cluster.cluster import Cluster
+from tests.controller.gateways import FakeGateways
 from tests.operator_thread import OperatorThread
 
 Json = dict[str, Any]
@@ -35,6 +38,7 @@ Json = dict[str, Any]
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 CRDS = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
 _numbers = count(1)
+_addresses = count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -93,7 +97,13 @@ def service(name: str = "llama", **spec: Any) -> Json:
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
         "metadata": {"name": name},
-        "spec": {"model": {"uri": "pvc://models/tiny.gguf"}, "engine": {"name": "llama-cpp"}, **spec},
+        "spec": {
+            "model": {"uri": "pvc://models/tiny.gguf"},
+            "engine": {"name": "llama-cpp"},
+            # An old revision is stopped after so long: what came to a gateway before a reload may wait until then.
+            "traffic": {"queueTimeout": "1s"},
+            **spec,
+        },
     }
 
 
@@ -104,8 +114,11 @@ class Rig:
     api: ApiClient
     namespace: str
     kubeconfig: str
+    gateways: FakeGateways
     defaults: Defaults = field(default_factory=Defaults)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    #: The annotation of each gateway pod that the kubelet has acted upon.
+    brought: dict[str, str] = field(default_factory=dict)
     _running: OperatorThread | None = None
 
     async def start(self) -> None:
@@ -161,18 +174,26 @@ class Rig:
             await self.run_pods()
             await asyncio.sleep(0.1)
 
+    async def deployments(self, role: str = names.ROLE_ENGINE) -> list[Json]:
+        return [d for d in await self.all(kinds.DEPLOYMENTS) if d["metadata"]["labels"][names.LABEL_ROLE] == role]
+
     async def run_pods(self) -> None:
-        """Every pod that was created is ready."""
+        """Every pod that was created is ready, and a gateway's works with the ConfigMap that the kubelet brought last."""
         for pod in await self.all(kinds.PODS):
             conditions = pod.get("status", {}).get("conditions") or ()
             if any(c["type"] == "Ready" for c in conditions):
+                await self._bring_config(pod)
                 continue
+            number = next(_addresses)
+            address = f"127.1.{number // 250}.{number % 250 + 1}"
             body = {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {"name": pod["metadata"]["name"]},
                 "status": {
                     "phase": "Running",
+                    "podIP": address,
+                    "podIPs": [{"ip": address}],
                     "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
                 },
             }
@@ -180,6 +201,17 @@ class Rig:
                 await self.api.apply_status(
                     kinds.PODS, self.namespace, pod["metadata"]["name"], body, field_manager="kubelet"
                 )
+
+    async def _bring_config(self, pod: Json) -> None:
+        metadata = pod["metadata"]
+        asked = str((metadata.get("annotations") or {}).get(names.ANNOTATION_CONFIG, ""))
+        if metadata["labels"][names.LABEL_ROLE] != names.ROLE_GATEWAY or self.brought.get(metadata["uid"]) == asked:
+            return
+        name = names.gateway_name(metadata["labels"][names.LABEL_SERVICE])
+        config = await self.api.get(kinds.CONFIG_MAPS, self.namespace, name)
+        if config is not None:
+            self.brought[metadata["uid"]] = asked
+            self.gateways.take_over(pod["status"]["podIP"], config)
 
     def writes(self) -> list[tuple[str, str]]:
         """Writes of the operator so far, as (verb, kind), without Leases."""
@@ -190,8 +222,10 @@ class Rig:
         async with asyncio.timeout(30):
             while True:
                 before = len(self.writes())
-                await self.run_pods()
-                await asyncio.sleep(for_s)
+                end = asyncio.get_running_loop().time() + for_s
+                while asyncio.get_running_loop().time() < end:
+                    await self.run_pods()
+                    await asyncio.sleep(0.1)
                 if len(self.writes()) == before:
                     return
 
@@ -203,17 +237,22 @@ async def rig(
     """An operator that is not started yet. Its calls are counted, and proving requests are answered: there is no node
     that could."""
 
-    async def prove(request: ProveRevision, cluster_ip: str) -> None:
+    async def prove(request: ProveRevision) -> None:
         return None
 
     monkeypatch.setattr(reconcile, "prove", prove)
-    rig = Rig(api=api, namespace=namespace, kubeconfig=str(control_plane.kubeconfig))
+    calls: list[tuple[str, str]] = []
     observe = Telemetry.observe_call
 
     def count_call(self: Any, verb: str, kind: str, code: int, seconds: float) -> None:
-        rig.calls.append((verb, kind))
+        calls.append((verb, kind))
         observe(self, verb, kind, code, seconds)
 
     monkeypatch.setattr(Telemetry, "observe_call", count_call)
-    yield rig
-    await rig.stop()
+    async with FakeGateways() as gateways:
+        monkeypatch.setattr(main, "Gateways", partial(Gateways, port=gateways.port))
+        rig = Rig(
+            api=api, namespace=namespace, kubeconfig=str(control_plane.kubeconfig), gateways=gateways, calls=calls
+        )
+        yield rig
+        await rig.stop()

@@ -66,7 +66,7 @@ async def test_a_restart_writes_nothing_whatever_the_api_server_made_of_the_fiel
 
 async def test_characters_of_every_plane_arrive(rig: Rig) -> None:
     await serve(rig, **FULL)
-    (deployment,) = await rig.all(kinds.DEPLOYMENTS)
+    (deployment,) = await rig.deployments()
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert "text=str:grüße 😀 中" in container["args"]
     assert {"name": "EMOJI", "value": "😀 \u2028 line"} in container["env"]
@@ -94,7 +94,7 @@ async def test_scale_subresource_scales(rig: Rig) -> None:
 
 async def test_owned_fields_come_back_and_foreign_ones_stay(rig: Rig) -> None:
     await serve(rig)
-    (deployment,) = await rig.all(kinds.DEPLOYMENTS)
+    (deployment,) = await rig.deployments()
     name = deployment["metadata"]["name"]
     deployment["spec"]["replicas"] = 5
     deployment["spec"]["template"]["spec"]["containers"][0]["args"] = ["--evil"]
@@ -126,14 +126,15 @@ async def test_a_port_edited_by_hand_comes_back(rig: Rig) -> None:
 @pytest.mark.parametrize("kind", kinds.child_kinds(), ids=lambda kind: kind.kind)
 async def test_a_child_that_somebody_deletes_comes_back(rig: Rig, kind: kinds.Kind) -> None:
     await serve(rig)
-    (child,) = await rig.all(kind)
-    metadata = child["metadata"]
-    await rig.api.delete(kind, rig.namespace, metadata["name"], uid=metadata["uid"])
+    before = {child["metadata"]["name"]: child["metadata"]["uid"] for child in await rig.all(kind)}
+    for name, uid in before.items():
+        await rig.api.delete(kind, rig.namespace, name, uid=uid)
 
-    async def is_back() -> bool:
-        return any(c["metadata"]["uid"] != metadata["uid"] for c in await rig.all(kind))
+    async def are_back() -> bool:
+        now = {child["metadata"]["name"]: child["metadata"]["uid"] for child in await rig.all(kind)}
+        return now.keys() == before.keys() and not set(now.values()) & set(before.values())
 
-    await rig.until(is_back)
+    await rig.until(are_back)
     await rig.until(rig.is_ready)
 
 

@@ -1,5 +1,6 @@
 """An upgrade from any recorded version: no pod restarts, no revision is made, no stored object becomes unreadable."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from draftmark.decide import decide
 from draftmark.facts.nodes import ClusterFacts, NodeFacts
 from draftmark.observation import Observation
 from draftmark.render.yaml_io import load_manifests
+from tests.simulation import Reconcile, Rest, Time, World, simulate
+from tests.specs import deployments, named, serving, stored
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(path for path in HERE.iterdir() if (path / "chart").is_dir())
@@ -41,10 +44,24 @@ def test_there_is_a_recorded_version() -> None:
     assert VERSIONS
 
 
+def read(case: Path) -> tuple[Any, list[Any]]:
+    """The service and its children, as they were recorded."""
+    (service,) = load_manifests((case / "service.yaml").read_text("utf-8"))
+    return service, load_manifests((case / "children.yaml").read_text("utf-8"))
+
+
+def engines(manifests: Iterable[Any]) -> dict[str, Any]:
+    """What the engines' Deployments are made of, by name."""
+    return {d["metadata"]["name"]: d["spec"] for d in deployments(manifests).values()}
+
+
+def pins(manifests: Iterable[Any]) -> dict[str, Any]:
+    return {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ControllerRevision"}
+
+
 @pytest.mark.parametrize("case", CASES, ids=_name)
 def test_recorded_children_are_kept_as_they_are(case: Path) -> None:
-    (service,) = load_manifests((case / "service.yaml").read_text("utf-8"))
-    recorded = load_manifests((case / "children.yaml").read_text("utf-8"))
+    service, recorded = read(case)
     children: dict[str, tuple[Any, ...]] = {}
     for number, child in enumerate(recorded):
         live = {**child, "metadata": {**child["metadata"], "uid": f"child-{number}", "generation": 1}}
@@ -52,16 +69,39 @@ def test_recorded_children_are_kept_as_they_are(case: Path) -> None:
     decision = decide(
         Observation(service=service, children=children, cluster=OTHER_NODES, defaults=OTHER_DEFAULTS), NOW
     )
-
-    def pods(manifests: Any) -> Any:
-        return {m["metadata"]["name"]: m["spec"]["template"] for m in manifests if m["kind"] == "Deployment"}
-
-    def pins(manifests: Any) -> Any:
-        return {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ControllerRevision"}
-
-    assert pods(decision.desired) == pods(recorded)
+    # To the last byte: any difference in a pod template restarts the engines.
+    assert engines(decision.desired) == engines(recorded)
     assert pins(decision.pins) == pins(recorded)
     assert decision.prune == ()
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+def test_an_upgrade_restarts_no_engine_and_moves_the_clients_when_there_is_somebody_to_move_to(case: Path) -> None:
+    service, recorded = read(case)
+    children = {
+        (c["kind"], c["metadata"]["name"]): serving(stored(c)) if c["kind"] == "Deployment" else stored(c)
+        for c in recorded
+    }
+    before = named(recorded, "Service", service["metadata"]["name"])["spec"]
+    world = World(item=service, children=children, defaults=OTHER_DEFAULTS)
+
+    def clients() -> Any:
+        return children["Service", service["metadata"]["name"]]["spec"]["selector"]
+
+    selected = []
+    for _ in range(6):
+        simulate(world, Reconcile())
+        selected.append(clients()["draftmark.dev/role"])
+        assert engines(world.children.values()) == engines(recorded)
+        assert min(world.ready.values()) > 0
+        simulate(world, Time())
+    simulate(world, Rest())
+    # A service whose clients already came through a gateway has nowhere to move.
+    first = before["selector"]["draftmark.dev/role"]
+    assert selected[0] == first
+    assert selected[-1] == "gateway"
+    assert engines(world.children.values()) == engines(recorded)
+    assert pins(world.children.values()) == pins(recorded)
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)

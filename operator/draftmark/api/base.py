@@ -66,7 +66,8 @@ class ApiModel(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
 
 
-def _number_to_text(value: object) -> object:
+def number_to_text(value: object) -> object:
+    """YAML authors leave the quotes away: 2 is "2" where the API server takes both."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -102,7 +103,7 @@ Quantity = Annotated[
         max_length=32,
         json_schema_extra={"x-kubernetes-int-or-string": True},
     ),
-    BeforeValidator(_number_to_text),
+    BeforeValidator(number_to_text),
 ]
 
 #: A name in the sense of RFC 1123 (one label).

@@ -6,8 +6,10 @@ True is good for every type of ours; `Reconciling` and `Stalled` are kstatus' wo
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
+
+from draftmark.api.times import write_time
 
 Status = Literal["True", "False", "Unknown"]
 
@@ -19,6 +21,8 @@ RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 ARGS_UNCHECKED: Final = "ArgsUnchecked"
 CONTENDED: Final = "Contended"
+#: Of a ModelGateway: whether every service behind it has a name of its own.
+NAMES_UNIQUE: Final = "NamesUnique"
 
 #: Longest message that the API conventions allow in a condition, in characters. Source: metav1.Condition.
 MAX_MESSAGE_LENGTH: Final = 32768
@@ -51,7 +55,7 @@ def write_conditions(
         now: Aware, UTC.
     """
     old = {c.get("type"): c for c in before}
-    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = write_time(now)
     written = []
     for c in conditions:
         was = old.get(c.type, {})

@@ -12,6 +12,7 @@ from draftmark.api import names
 from draftmark.api.base import ApiModel
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.api.inference_service_status import InferenceServiceStatus
+from draftmark.api.model_gateway import ModelGatewaySpec, ModelGatewayStatus
 
 #: Keywords that a structural schema may carry, as far as our types use them.
 _KEPT: Final = frozenset(
@@ -27,6 +28,11 @@ _HANDLED: Final = frozenset({"properties", "items", "additionalProperties", "any
 _NAME_RULES: Final = (
     {"rule": f"self.metadata.name.size() <= {names.MAX_NAME_LENGTH}", "message": names.NAME_TOO_LONG},
     {"rule": f"self.metadata.name.matches('^{names.NAME_PATTERN}$')", "message": names.NAME_NOT_A_SERVICE_NAME},
+)
+
+_READY_COLUMNS: Final = (
+    {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
+    {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"},
 )
 
 
@@ -87,26 +93,16 @@ def _without_null(node: dict[str, Any], defs: Mapping[str, Any]) -> dict[str, An
 
 def inference_service_crd() -> dict[str, Any]:
     """The CustomResourceDefinition of InferenceService."""
-    schema = {
-        "type": "object",
-        "description": "One model, served on Kubernetes.",
-        "required": ["spec"],
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-            "spec": structural(InferenceServiceSpec),
-            "status": structural(InferenceServiceStatus) | {"default": {"observedGeneration": -1}},
-        },
-        "x-kubernetes-validations": list(_NAME_RULES),
-    }
-
-    version = {
-        "name": names.VERSION,
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-        "subresources": {
+    return _definition(
+        kind=names.KIND,
+        plural=names.PLURAL,
+        short_name="infs",
+        # In `kubectl get all` as well.
+        categories=["all", "draftmark"],
+        description="One model, served on Kubernetes.",
+        spec=InferenceServiceSpec,
+        status=InferenceServiceStatus,
+        subresources={
             "status": {},
             "scale": {
                 "specReplicasPath": ".spec.replicas",
@@ -114,33 +110,89 @@ def inference_service_crd() -> dict[str, Any]:
                 "labelSelectorPath": ".status.selector",
             },
         },
-        "additionalPrinterColumns": [
+        columns=[
             {"name": "Model", "type": "string", "jsonPath": ".status.model"},
             {"name": "Engine", "type": "string", "jsonPath": ".status.plan.engine"},
             {"name": "Layout", "type": "string", "jsonPath": ".status.plan.layout"},
-            {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
-            {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"},
+            *_READY_COLUMNS,
             {"name": "Replicas", "type": "integer", "jsonPath": ".status.readyReplicas"},
             {"name": "Rollout", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Progressing')].reason"},
             {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             {"name": "URL", "type": "string", "jsonPath": ".status.url", "priority": 1},
             {"name": "Version", "type": "string", "jsonPath": ".status.plan.version", "priority": 1},
         ],
+    )
+
+
+def model_gateway_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of ModelGateway."""
+    return _definition(
+        kind=names.MODEL_GATEWAY_KIND,
+        plural=names.MODEL_GATEWAY_PLURAL,
+        short_name="mgw",
+        categories=["draftmark"],
+        description="One URL over all models of a namespace.",
+        spec=ModelGatewaySpec,
+        status=ModelGatewayStatus,
+        subresources={"status": {}},
+        columns=[
+            {"name": "Models", "type": "integer", "jsonPath": ".status.modelCount"},
+            *_READY_COLUMNS,
+            {"name": "URL", "type": "string", "jsonPath": ".status.url"},
+            {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        ],
+    )
+
+
+def _definition(
+    *,
+    kind: str,
+    plural: str,
+    short_name: str,
+    categories: list[str],
+    description: str,
+    spec: type[ApiModel],
+    status: type[ApiModel],
+    subresources: dict[str, Any],
+    columns: list[dict[str, Any]],
+) -> dict[str, Any]:
+    spec_schema = structural(spec)
+    schema = {
+        "type": "object",
+        "description": description,
+        # Where nothing of it must be written, all of it may be left out.
+        **({"required": ["spec"]} if "required" in spec_schema else {}),
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec_schema,
+            "status": structural(status) | {"default": {"observedGeneration": -1}},
+        },
+        "x-kubernetes-validations": list(_NAME_RULES),
+    }
+    version = {
+        "name": names.VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+        "subresources": subresources,
+        "additionalPrinterColumns": columns,
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}", "labels": {"app.kubernetes.io/part-of": "draftmark"}},
+        "metadata": {"name": f"{plural}.{names.GROUP}", "labels": {"app.kubernetes.io/part-of": "draftmark"}},
         "spec": {
             "group": names.GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": names.KIND,
-                "listKind": f"{names.KIND}List",
-                "plural": names.PLURAL,
-                "singular": names.KIND.lower(),
-                "shortNames": ["infs"],
-                "categories": ["all", "draftmark"],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short_name],
+                "categories": categories,
             },
             "versions": [version],
         },

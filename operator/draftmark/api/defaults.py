@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from draftmark.api.base import ApiModel
+from draftmark.api.base import ApiModel, DnsLabel
 from draftmark.api.inference_service import ImagePullSecret, Toleration
 
 
@@ -26,8 +26,37 @@ class EngineDefaults(_Strict):
     for the version."""
 
 
+Image = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class TrafficDefaults(_Strict):
+    """Images of what stands between clients and engines."""
+
+    gateway_image: Image | None = None
+    """HAProxy."""
+    reloader_image: Image | None = None
+    """The image with Draftmark itself; beside HAProxy it takes over changed configurations."""
+    router_image: Image | None = None
+    """smg."""
+
+
+class NetworkDefaults(_Strict):
+    """Who may talk to the pods of a service, beside its own."""
+
+    operator_namespace: DnsLabel | None = None
+    """Namespace of the operator's pods. Default: draftmark-system."""
+    monitoring_namespaces: Annotated[tuple[DnsLabel, ...], Field(max_length=16)] | None = None
+    """Namespaces whose pods may scrape metrics."""
+
+
 class Defaults(_Strict):
     """The whole file."""
+
+    traffic: TrafficDefaults | None = None
+    network: NetworkDefaults | None = None
+    namespaced: bool | None = None
+    """True: the operator has rights in single namespaces only, so routers get a Role of their own instead of a binding
+    to the chart's ClusterRole."""
 
     engines: Annotated[Mapping[str, EngineDefaults], Field(max_length=16)] | None = None
     registry_mirror: Annotated[str, Field(max_length=253)] | None = None

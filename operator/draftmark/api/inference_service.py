@@ -8,7 +8,7 @@ stays unwritten, so that a later version may choose better without changing the 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from draftmark.api.base import (
     Annotations,
@@ -21,11 +21,15 @@ from draftmark.api.base import (
     ListMap,
     Quantity,
     Rule,
+    number_to_text,
 )
+from draftmark.api.duration import Duration, seconds_of
 from draftmark.api.model_uri import SCHEMES, UnreadableUri, parse_model_uri
 
 #: Engines that can be asked for. `engines.registry` has one file for each.
 ENGINE_NAMES: Final = ("llama-cpp",)
+
+MAX_REPLICAS: Final = 1000
 
 
 def _is_readable(uri: str) -> bool:
@@ -316,12 +320,106 @@ class PodTemplate(ApiModel):
         return tuple(sorted(self.model_extra or {}))
 
 
+def _lasts(value: str | None, least_s: int, most_s: int) -> bool:
+    return value is None or least_s <= seconds_of(value) <= most_s
+
+
+class TrafficSpec(ApiModel):
+    """How requests reach the engines."""
+
+    policy: Literal["cacheAware", "leastLoad", "sessionAffinity", "roundRobin"] | None = None
+    """How the router chooses an engine pod: by the beginning of the prompt and load, by requests in flight, by the
+    header x-smg-routing-key, or in turn. Default: cacheAware."""
+
+    request_timeout: Duration | None = None
+    """Longest time from a request's arrival at an engine to the end of its answer, streams included; then it is ended,
+    and not sent again. Engine pods take as long to drain. Default: 10m."""
+
+    max_concurrent: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests in flight to one revision, over all gateway pods. Default: the plan's concurrency times the revision's
+    ready replicas, for each gateway pod."""
+
+    max_queue: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Requests that wait for a revision beyond maxConcurrent, over all gateway pods; more are refused with 429.
+    Default: 200."""
+
+    queue_timeout: Duration | None = None
+    """Longest time that a request waits for an engine; then it is refused with 503. Default: 30s."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="!has(self.requestTimeout) || (duration(self.requestTimeout) >= duration('1s') && duration(self.requestTimeout) <= duration('24h'))",
+            holds=lambda t: _lasts(t.request_timeout, 1, 86_400),
+            message="traffic.requestTimeout is out of bounds: write a duration between 1s and 24h",
+        ),
+        Rule(
+            cel="!has(self.queueTimeout) || (duration(self.queueTimeout) >= duration('1s') && duration(self.queueTimeout) <= duration('1h'))",
+            holds=lambda t: _lasts(t.queue_timeout, 1, 3_600),
+            message="traffic.queueTimeout is out of bounds: write a duration between 1s and 1h",
+        ),
+    )
+
+
+#: A number of pods, or a share of the wanted replicas.
+PodCount = Annotated[
+    str,
+    # No zeros in front: the rules below know nothing by its looks.
+    Field(
+        pattern=r"^(0|[1-9][0-9]{0,3}|(0|[1-9][0-9]{0,2})%)$",
+        max_length=8,
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+    BeforeValidator(number_to_text),
+]
+
+
 class RolloutSpec(ApiModel):
     """How changes reach the running service."""
+
+    strategy: Literal["rolling", "recreate"] | None = None
+    """rolling: a new revision takes over replica by replica; recreate: the old one stops first, and requests wait at
+    the gateway meanwhile. Default: rolling."""
+
+    max_surge: PodCount | None = None
+    """rolling: engine pods beyond `replicas` while a change is under way, as a number or a percentage (rounded up).
+    Default: 1."""
+
+    max_unavailable: PodCount | None = None
+    """rolling: engine pods that may be missing from `replicas` while a change is under way, as a number or a percentage
+    (rounded down). Default: 0."""
+
+    when_no_capacity: Literal["hold", "inPlace"] | None = None
+    """When no node has room for a pod of the new revision: hold waits until progressDeadline, inPlace stops a pod of
+    the running revision first. Default: hold."""
+
+    progress_deadline: Duration | None = None
+    """Longest time without a further ready pod of the new revision; then it is withdrawn, and the revision before goes
+    on. Default: the engine's start-up budget and ten minutes."""
+
+    revision_history_limit: Annotated[int, Field(ge=0, le=10)] | None = None
+    """Revisions kept beside the current one, to go back to. Default: 5."""
 
     accept: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")] | None = None
     """Id from status.plan.suggestion: take what the operator would choose today. Leave it in place afterwards:
     without it the service goes back to the revision that it had before."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="!(has(self.maxSurge) && has(self.maxUnavailable) && string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])",
+            holds=lambda r: not (r.max_surge in ("0", "0%") and r.max_unavailable in ("0", "0%")),
+            message="rollout.maxSurge and rollout.maxUnavailable are both 0, so no pod could ever be replaced: raise one of them",
+        ),
+        Rule(
+            cel="!(has(self.maxSurge) && !has(self.maxUnavailable) && string(self.maxSurge) in ['0', '0%'])",
+            holds=lambda r: not (r.max_surge in ("0", "0%") and r.max_unavailable is None),
+            message="rollout.maxSurge is 0 and rollout.maxUnavailable is not set (0), so no pod could ever be replaced: set maxUnavailable to 1 or more",
+        ),
+        Rule(
+            cel="!has(self.progressDeadline) || (duration(self.progressDeadline) >= duration('10s') && duration(self.progressDeadline) <= duration('24h'))",
+            holds=lambda r: _lasts(r.progress_deadline, 10, 86_400),
+            message="rollout.progressDeadline is out of bounds: write a duration between 10s and 24h",
+        ),
+    )
 
 
 class InferenceServiceSpec(ApiModel):
@@ -333,12 +431,13 @@ class InferenceServiceSpec(ApiModel):
     """GPUs of one replica. Omitted: CPU."""
     # The one default of the schema: without a value the scale subresource refuses `kubectl scale`, and no pod depends
     # on it.
-    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
     """Engine pods. kubectl scale and autoscalers change it through the scale subresource."""
     workload: WorkloadSpec | None = None
     paused: bool | None = None
     """True: the operator changes nothing of this service; its status goes on."""
     pod_template: PodTemplate | None = None
+    traffic: TrafficSpec | None = None
     rollout: RolloutSpec | None = None
 
     def pod_affecting(self) -> dict[str, Any]:

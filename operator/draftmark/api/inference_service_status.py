@@ -12,6 +12,7 @@ from draftmark.api.base import ApiModel
 Text = Annotated[str, Field(max_length=1024)]
 Word = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(max_length=512)]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 
 
 class ConditionStatus(ApiModel):
@@ -60,11 +61,39 @@ class RevisionStatus(ApiModel):
     """One revision that has pods, or had them."""
 
     hash: Word
-    phase: Literal["Current", "Retiring"]
+    phase: Literal["Current", "Candidate", "Retiring", "Failed"]
+    """Current: what serves, or is started first. Candidate: about to take over. Retiring: on its way out. Failed: was
+    withdrawn."""
+    weight: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Percent of new requests."""
     replicas: Annotated[int, Field(ge=0)]
     ready_replicas: Annotated[int, Field(ge=0)]
-    proven_at: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})] | None = None
-    """When a request through the Service was first answered by this revision."""
+    proven_at: Time | None = None
+    """When a request through the gateway was first answered by this revision."""
+    progressed_at: Time | None = None
+    """When the candidate last came further; from then rollout.progressDeadline counts."""
+    progress: Annotated[int, Field(ge=0)] | None = None
+    """What it had reached then: ready pods, and its first answer."""
+    drained_since: Time | None = None
+    """Since when no gateway sends it new requests."""
+    failed_at: Time | None = None
+    reason: Word | None = None
+    """Why it was withdrawn."""
+    message: Text | None = None
+
+
+class StartupStatus(ApiModel):
+    """How long the first pod of the current revision took to start, by stage, in whole seconds as Kubernetes tells
+    them."""
+
+    revision: Word
+    schedule_seconds: Annotated[int, Field(ge=0)] | None = None
+    """From the pod's creation to its node."""
+    image_seconds: Annotated[int, Field(ge=0)] | None = None
+    """From its node to the start of the engine: volumes and image."""
+    load_seconds: Annotated[int, Field(ge=0)] | None = None
+    """From the start of the engine to its readiness: weights, compilation, warm-up."""
+    total_seconds: Annotated[int, Field(ge=0)]
 
 
 class InferenceServiceStatus(ApiModel):
@@ -92,6 +121,7 @@ class InferenceServiceStatus(ApiModel):
     selector: Annotated[str, Field(max_length=512)] | None = None
     """Label selector of the engine pods, for autoscalers."""
     plan: PlanStatus | None = None
+    startup: StartupStatus | None = None
     revisions: (
         Annotated[
             tuple[RevisionStatus, ...],

@@ -13,6 +13,8 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "InferenceService"
 PLURAL: Final = "inferenceservices"
+MODEL_GATEWAY_KIND: Final = "ModelGateway"
+MODEL_GATEWAY_PLURAL: Final = "modelgateways"
 
 #: Longest name of an InferenceService, in characters. Children add a role and a revision (17 characters), and a label
 #: value ends at 63. The rest is kept for longer role names.
@@ -34,6 +36,7 @@ FIELD_MANAGER: Final = "draftmark"
 STATUS_FIELD_MANAGER: Final = "draftmark-status"
 
 LABEL_SERVICE: Final = f"{GROUP}/service"
+LABEL_MODEL_GATEWAY: Final = f"{GROUP}/model-gateway"
 LABEL_ROLE: Final = f"{GROUP}/role"
 LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -42,7 +45,15 @@ MANAGED_BY: Final = "draftmark"
 #: Digest of what the operator wrote last to a child.
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 
+#: On an InferenceService: the time since which a withdrawn revision may be tried again.
+ANNOTATION_RETRY: Final = f"{GROUP}/retry"
+#: On a gateway's pod: the configuration that the kubelet shall bring to it now, and not within a minute.
+ANNOTATION_CONFIG: Final = f"{GROUP}/config"
+
 ROLE_ENGINE: Final = "engine"
+ROLE_GATEWAY: Final = "gateway"
+ROLE_ROUTER: Final = "router"
+ROLE_BENCHMARK: Final = "benchmark"
 
 #: Labels that a user's podTemplate may not set: children are found and selected by them.
 RESERVED_LABEL_PREFIXES: Final = (f"{GROUP}/", "app.kubernetes.io/", "pod-template-hash", "controller-revision-hash")
@@ -50,9 +61,24 @@ RESERVED_LABEL_PREFIXES: Final = (f"{GROUP}/", "app.kubernetes.io/", "pod-templa
 #: Port of the Service that users talk to.
 SERVICE_PORT: Final = 80
 
+#: Ports of a gateway's pod: clients, the operator (proofs and state; not in any Service), metrics and probes.
+GATEWAY_PORT: Final = 8080
+GATEWAY_INNER_PORT: Final = 8081
+GATEWAY_METRICS_PORT: Final = 8405
+#: Ports of a router's pod: requests and probes, metrics.
+ROUTER_PORT: Final = 30000
+ROUTER_METRICS_PORT: Final = 29000
+
+#: Names the revision that answered; on the gateway's inner port it chooses the revision, whatever its weight.
+HEADER_REVISION: Final = "x-draftmark-revision"
+#: Names the InferenceService to which a ModelGateway gave the request.
+HEADER_SERVICE: Final = "x-draftmark-service"
+#: Path of the gateway's inner port that tells what it works with.
+GATEWAY_STATE_PATH: Final = "/draftmark/state"
+
 
 def name_problem(name: str) -> str | None:
-    """What is wrong with the name of an InferenceService, or None. The API server says the same by CEL."""
+    """What is wrong with the name of an object of ours, or None. The API server says the same by CEL."""
     if len(name) > MAX_NAME_LENGTH:
         return NAME_TOO_LONG
     return None if re.fullmatch(NAME_PATTERN, name) else NAME_NOT_A_SERVICE_NAME
@@ -79,24 +105,38 @@ def engine_name(service: str, revision: str) -> str:
     return f"{service}-{ROLE_ENGINE}-{revision}"
 
 
+def gateway_name(service: str) -> str:
+    """Name of a service's gateway: its Deployment, ConfigMap and ServiceAccount."""
+    return f"{service}-{ROLE_GATEWAY}"
+
+
+def router_name(service: str, revision: str) -> str:
+    """Name of the router of one revision: its Deployment and its Service."""
+    return f"{service}-{ROLE_ROUTER}-{revision}"
+
+
+def router_account_name(service: str) -> str:
+    """Name of the ServiceAccount under which a service's routers look for engine pods, and of its binding."""
+    return f"{service}-{ROLE_ROUTER}"
+
+
 def service_account_name(service: str) -> str:
     """Name of the ServiceAccount under which the engine pods of a service run. It has no rights."""
     return f"{service}-{ROLE_ENGINE}"
 
 
-def selector_labels(service: str) -> dict[str, str]:
-    """Labels that all engine pods of a service share, whatever their revision."""
-    return {LABEL_SERVICE: service, LABEL_ROLE: ROLE_ENGINE}
+def selector_labels(service: str, role: str = ROLE_ENGINE, *, kind: str = KIND) -> dict[str, str]:
+    """Labels that all pods of one role of a service (or of another kind of ours) share, whatever their revision."""
+    return {LABEL_SERVICE if kind == KIND else LABEL_MODEL_GATEWAY: service, LABEL_ROLE: role}
 
 
-def object_labels(service: str, role: str = ROLE_ENGINE) -> dict[str, str]:
-    """Labels of every child of a service."""
+def object_labels(service: str, role: str = ROLE_ENGINE, *, kind: str = KIND) -> dict[str, str]:
+    """Labels of every child of a service, or of another kind of ours."""
     return {
-        "app.kubernetes.io/name": "draftmark-inference",
+        "app.kubernetes.io/name": "draftmark-inference" if kind == KIND else "draftmark-model-gateway",
         "app.kubernetes.io/instance": service,
         "app.kubernetes.io/component": role,
         "app.kubernetes.io/part-of": service,
         LABEL_MANAGED_BY: MANAGED_BY,
-        LABEL_SERVICE: service,
-        LABEL_ROLE: role,
+        **selector_labels(service, role, kind=kind),
     }

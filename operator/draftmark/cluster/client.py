@@ -31,6 +31,7 @@ ObserveCall = Callable[[str, str, int, float], None]
 
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON: Final = "application/json"
+_MERGE_PATCH: Final = "application/merge-patch+json"
 _JSON_PATCH: Final = "application/json-patch+json"
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 #: Attempts of a read, the first included. A guess: bridges a rolling API server, and leaves long outages to the queue.
@@ -265,6 +266,14 @@ class ApiClient:
         path = kind.path(namespace, name)
         query = _query(fieldManager=field_manager)
         return await self._write("patch", kind, "PATCH", path, query, operations, _JSON_PATCH, namespace, name)
+
+    async def merge_patch(
+        self, kind: Kind, namespace: str | None, name: str, body: Json, *, field_manager: str
+    ) -> Json:
+        """Set single fields of an object that is not ours."""
+        path = kind.path(namespace, name)
+        query = _query(fieldManager=field_manager)
+        return await self._write("patch", kind, "PATCH", path, query, body, _MERGE_PATCH, namespace, name)
 
     async def delete(
         self, kind: Kind, namespace: str | None, name: str, *, uid: str, propagation: str = "Background"

@@ -195,9 +195,13 @@ class Informer(Generic[T]):
         if isinstance(error, Gone):
             _log.info("%s: the version is too old; listing again.", self.kind.resource)
             return 0.0 if backoff_s <= _SHORTEST_BACKOFF_S else backoff_s
+        before = self.denied or self.absent
         self.denied = error.message if isinstance(error, Forbidden) else None
         self.absent = error.message if isinstance(error, NotFound) else None
-        level = logging.WARNING if self.denied or self.absent else logging.DEBUG if is_quiet else logging.INFO
+        why = self.denied or self.absent
+        # What stays so until somebody acts is said once.
+        is_old = is_quiet or (why is not None and why == before)
+        level = logging.DEBUG if is_old else logging.WARNING if why else logging.INFO
         _log.log(level, "%s cannot be watched now, trying again: %s", self.kind.resource, error.message)
         return max(backoff_s, 2.0 * (error.retry_after_s or 0.0))  # doubled: the caller waits half of it at least
 

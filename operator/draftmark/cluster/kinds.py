@@ -8,18 +8,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from draftmark.api.names import GROUP, KIND, PLURAL, VERSION
+from draftmark.api.names import GROUP, KIND, MODEL_GATEWAY_KIND, MODEL_GATEWAY_PLURAL, PLURAL, VERSION
 
 __all__ = [
+    "CONFIG_MAPS",
     "CONTROLLER_REVISIONS",
     "DEPLOYMENTS",
     "EVENTS",
     "INFERENCE_SERVICES",
     "LEASES",
+    "MODEL_GATEWAYS",
+    "NETWORK_POLICIES",
     "NODES",
     "PERSISTENT_VOLUME_CLAIMS",
     "PODS",
     "RIGHTS",
+    "ROLE_BINDINGS",
     "SERVICES",
     "SERVICE_ACCOUNTS",
     "Kind",
@@ -67,10 +71,14 @@ class Kind:
 
 
 INFERENCE_SERVICES: Final = Kind(GROUP, VERSION, PLURAL, KIND)
+MODEL_GATEWAYS: Final = Kind(GROUP, VERSION, MODEL_GATEWAY_PLURAL, MODEL_GATEWAY_KIND)
 DEPLOYMENTS: Final = Kind("apps", "v1", "deployments", "Deployment")
 CONTROLLER_REVISIONS: Final = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
 SERVICES: Final = Kind("", "v1", "services", "Service")
 SERVICE_ACCOUNTS: Final = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+CONFIG_MAPS: Final = Kind("", "v1", "configmaps", "ConfigMap")
+ROLE_BINDINGS: Final = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+NETWORK_POLICIES: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 PODS: Final = Kind("", "v1", "pods", "Pod")
 PERSISTENT_VOLUME_CLAIMS: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NODES: Final = Kind("", "v1", "nodes", "Node", namespaced=False)
@@ -100,11 +108,20 @@ RIGHTS: Final[tuple[Right, ...]] = (
     # Owner references with blockOwnerDeletion need this where OwnerReferencesPermissionEnforcement is on (OpenShift).
     # No finalizer is ever set.
     Right(kind=INFERENCE_SERVICES, subresource="finalizers", verbs=("update",)),
+    Right(kind=MODEL_GATEWAYS, verbs=_READ),
+    Right(kind=MODEL_GATEWAYS, subresource="status", verbs=("patch",)),
+    Right(kind=MODEL_GATEWAYS, subresource="finalizers", verbs=("update",)),
     Right(kind=DEPLOYMENTS, verbs=_CHILD),
     Right(kind=CONTROLLER_REVISIONS, verbs=_CHILD),
     Right(kind=SERVICES, verbs=_CHILD),
     Right(kind=SERVICE_ACCOUNTS, verbs=_CHILD),
-    Right(kind=PODS, verbs=_READ),
+    Right(kind=CONFIG_MAPS, verbs=_CHILD),
+    # The role that is bound is `draftmark-router`: it may do with pods what we may, so neither `bind` nor `escalate` is
+    # needed.
+    Right(kind=ROLE_BINDINGS, verbs=_CHILD),
+    Right(kind=NETWORK_POLICIES, verbs=_CHILD),
+    # An annotation makes the kubelet bring a changed configuration to a gateway's pod at once.
+    Right(kind=PODS, verbs=(*_READ, "patch")),
     Right(kind=PERSISTENT_VOLUME_CLAIMS, verbs=_READ),
     Right(kind=NODES, verbs=_READ),
     Right(kind=EVENTS, verbs=("create", "patch")),

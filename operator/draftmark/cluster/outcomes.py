@@ -95,7 +95,7 @@ class Foreign:
     @property
     def message(self) -> str:
         whose = f"belongs to {self.controller}" if self.controller else "was not created by Draftmark"
-        return f"{self.ref} exists already and {whose}. Delete or rename it, or give the InferenceService another name."
+        return f"{self.ref} exists already and {whose}. Delete or rename it, or give what needs the name another one."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class Contended:
         who = f'the field manager "{self.manager}"' if self.manager else "another writer"
         return (
             f"{who[0].upper()}{who[1:]} keeps changing {', '.join(self.paths)} of {self.ref}, which Draftmark sets as "
-            "well. Only one may: configure the other to leave the object alone, or change the InferenceService."
+            "well. Only one may: configure the other to leave the object alone, or change the spec."
         )
 
 

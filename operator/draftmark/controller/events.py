@@ -18,14 +18,14 @@ _MAX_NOTE = 1024
 logger = logging.getLogger(__name__)
 
 
-async def record(client: ApiClient, service: Json, transitions: Sequence[Transition], now: datetime) -> None:
+async def record(client: ApiClient, about: Json, transitions: Sequence[Transition], now: datetime) -> None:
     """Write one Event per transition.
 
     The name is made from what happened and to which generation, so a process that dies between the Event and the
     status, and does both again, tells nothing twice. An Event that cannot be written is logged and lost: nothing may
     wait for it.
     """
-    metadata = service["metadata"]
+    metadata = about["metadata"]
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for transition in transitions:
         identity = [metadata.get("uid"), metadata.get("generation"), transition.reason, transition.message]
@@ -37,8 +37,8 @@ async def record(client: ApiClient, service: Json, transitions: Sequence[Transit
                 "namespace": metadata["namespace"],
             },
             "involvedObject": {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
+                "apiVersion": about.get("apiVersion", names.API_VERSION),
+                "kind": about.get("kind", names.KIND),
                 "name": metadata["name"],
                 "namespace": metadata["namespace"],
                 "uid": metadata.get("uid"),

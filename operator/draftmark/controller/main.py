@@ -23,7 +23,9 @@ from draftmark.cluster.errors import ApiError
 from draftmark.cluster.kinds import INFERENCE_SERVICES
 from draftmark.cluster.lease import LeaseLock
 from draftmark.controller import handlers
+from draftmark.controller.gateways import Gateways
 from draftmark.controller.health import Health
+from draftmark.controller.model_gateways import ModelGatewayKey, ModelGatewayReconciler, ModelGatewayWorld
 from draftmark.controller.observe import Key, World, key_of, version_of
 from draftmark.controller.queue import Priority, TryAgain, WorkQueue
 from draftmark.controller.reconcile import Reconciler, count_conditions
@@ -60,7 +62,7 @@ class Operator:
     settings: Settings
     random: Random = field(default_factory=SystemRandom)
     telemetry: Telemetry = field(default_factory=Telemetry)
-    queue: WorkQueue[Key] = field(init=False)
+    queue: WorkQueue[Key | ModelGatewayKey] = field(init=False)
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     #: The newest version of each service that the watch has told of.
     _told: dict[Key, int] = field(default_factory=dict)
@@ -104,14 +106,25 @@ class Operator:
 
     async def _lead(self, stop: asyncio.Event, client: ApiClient, lease: LeaseLock, health: Health) -> int:
         world = World(client=client, defaults=self.settings.defaults, wake=self.queue.add)
-        health.informers = world.informers()
+        others = ModelGatewayWorld(world=world, client=client, add=self.queue.add)
+        health.informers = (*world.informers(), *others.informers())
+        applier = Applier(client, world.children)
         reconciler = Reconciler(
             world=world,
             client=client,
-            applier=Applier(client, world.children),
+            applier=applier,
+            gateways=Gateways(world, client),
+            wake_after=self.queue.add_after,
+        )
+        model_gateways = ModelGatewayReconciler(
+            world=others,
+            client=client,
+            applier=applier,
+            gateways=Gateways(others, client),
             wake_after=self.queue.add_after,
         )
         vital = [self._spawn(informer.run(), f"informer {informer.kind.plural}") for informer in world.informers()]
+        vital.append(self._spawn(others.run(self.settings.resync_s, self.random), "model gateways"))
         with suppress(ApiError):  # unknown is a state: only image volumes ask for it
             world.server_version = (await client.server_version()).git_version
         health.is_leading = True
@@ -125,7 +138,9 @@ class Operator:
 
         vital.append(self._spawn(self._resync(world, client), "resync"))
         vital.append(self._spawn(self._count(world), "count"))
-        vital.append(self._spawn(self.queue.run(self._timed(reconciler), self.settings.workers), "workers"))
+        vital.append(
+            self._spawn(self.queue.run(self._timed(reconciler, model_gateways), self.settings.workers), "workers")
+        )
         # kopf last, when the others have begun: at its end it waits 5 s for every task that began after it.
         await asyncio.sleep(0)
         watching = self._spawn(self._run_kopf(world, stop), "kopf")
@@ -139,19 +154,25 @@ class Operator:
                 why = "was cancelled" if task.cancelled() else task.exception() or task.result()
                 logger.error("Ending, because an essential part ended: %s", why)
         await reconciler.stop()
+        await model_gateways.stop()
         if not lease.lost.done():
             await self.queue.drain(_DRAIN_S)
         await asyncio.wait({watching}, timeout=_KOPF_STOP_S)  # it closes its connections itself
         return 0 if was_asked else 1
 
-    def _timed(self, reconciler: Reconciler) -> Callable[[Key], Coroutine[Any, Any, None]]:
+    def _timed(
+        self, reconciler: Reconciler, model_gateways: ModelGatewayReconciler
+    ) -> Callable[[Key | ModelGatewayKey], Coroutine[Any, Any, None]]:
         """Reconcile, and measure it; the queue tells what failed, and backs off for that key alone."""
 
-        async def work(key: Key) -> None:
+        async def work(key: Key | ModelGatewayKey) -> None:
             result = "error"
             started = asyncio.get_running_loop().time()
             try:
-                await reconciler.reconcile(key)
+                if isinstance(key, ModelGatewayKey):
+                    await model_gateways.reconcile(key)
+                else:
+                    await reconciler.reconcile(key)
                 result = "ok"
             except (TryAgain, ApiError):
                 result = "retry"

@@ -6,7 +6,7 @@ Our own kind comes through kopf (`take_service`), the rest through informers. No
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
@@ -14,12 +14,23 @@ from draftmark.cluster.client import ApiClient
 from draftmark.cluster.informer import Informer
 from draftmark.cluster.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, Kind, child_kinds
 from draftmark.facts.nodes import ClusterFacts, read_nodes
-from draftmark.observation import Json, Observation, Proof
+from draftmark.observation import GatewayState, Json, Observation, Proof
+
+#: Annotations of pods that something is done with.
+_ANNOTATIONS: Final = (names.ANNOTATION_CONFIG,)
 
 #: (namespace, name) of an InferenceService.
 Key = tuple[str, str]
 
 _OURS: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+
+
+class Listener(Protocol):
+    """Somebody else to whom a child or a pod may belong. Must be quick."""
+
+    def on_child(self, old: Json | None, new: Json | None) -> None: ...
+
+    def on_pod(self, old: Json | None, new: Json | None) -> None: ...
 
 
 @dataclass(slots=True)
@@ -36,10 +47,14 @@ class World:
     server_version: str | None = None
     services: dict[Key, Json] = field(default_factory=dict)
     proofs: dict[Key, tuple[str, Proof]] = field(default_factory=dict)
+    #: What gateway pods told last, by the pod's name.
+    gateways: dict[Key, dict[str, GatewayState]] = field(default_factory=dict)
     children: dict[Kind, Informer[dict[str, Any]]] = field(default_factory=dict)
     pods: Informer[Json] = field(init=False)
     claims: Informer[Json] = field(init=False)
     nodes: Informer[Json] = field(init=False)
+    #: Told of every child and every pod as well.
+    listeners: list[Listener] = field(default_factory=list)
     _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
     _claims_in: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -75,7 +90,7 @@ class World:
                 return False
         else:
             # A successor of the same name has nothing of the one before.
-            self.proofs.pop(key, None)
+            self._forget(key)
         self.services[key] = without_managed_fields(service)
         return True
 
@@ -84,7 +99,15 @@ class World:
         known = self.services.get(key)
         if known is not None and (uid is None or known["metadata"].get("uid") == uid):
             del self.services[key]
-            self.proofs.pop(key, None)
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self.proofs.pop(key, None)
+        self.gateways.pop(key, None)
+
+    def knows(self, key: Key) -> bool:
+        """Whether there is an InferenceService of this name."""
+        return key in self.services
 
     def observe(self, key: Key) -> Observation | None:
         """What is known of one service, or None when there is none of that name."""
@@ -96,27 +119,38 @@ class World:
         return Observation(
             service=service,
             children={kind.kind: tuple(informer.owned_by(uid)) for kind, informer in self.children.items()},
-            unread={kind.kind: why for kind, informer in self.children.items() if (why := _unread(informer))},
-            pods=tuple(pod for _, pod in sorted(self._pods_of.get(key, {}).items())),
-            claims=self._claims_in.get(key[0], {}) if not _unread(self.claims) else None,
+            unread={kind.kind: why for kind, informer in self.children.items() if (why := unread(informer))},
+            pods=self.pods_of(key, names.ROLE_ENGINE),
+            router_pods=self.pods_of(key, names.ROLE_ROUTER),
+            gateway_pods=self.pods_of(key, names.ROLE_GATEWAY),
+            gateways=self.gateways.get(key, {}),
+            claims=self._claims_in.get(key[0], {}) if not unread(self.claims) else None,
             cluster=self.cluster_facts(),
             defaults=self.defaults,
             proof=proven[1] if proven is not None and proven[0] == uid else None,
         )
 
+    def pods_of(self, key: Key, role: str) -> tuple[Json, ...]:
+        """The pods of one role of a service, by name."""
+        return tuple(pod for _, pod in sorted(self._pods_of.get(key, {}).items()) if role_of(pod) == role)
+
     def cluster_facts(self) -> ClusterFacts:
         """What the nodes and the API server can do."""
         return ClusterFacts(
-            nodes=read_nodes(self.nodes.values()) if not _unread(self.nodes) else None,
+            nodes=read_nodes(self.nodes.values()) if not unread(self.nodes) else None,
             server_version=self.server_version,
         )
 
     def _on_child(self, old: Json | None, new: Json | None) -> None:
         for item in (old, new):
-            if item is not None and (name := _owner_name(item)) is not None:
+            if item is not None and (name := owner_name(item)) is not None:
                 self.wake((str(item["metadata"].get("namespace", "")), name))
+        for listener in self.listeners:
+            listener.on_child(old, new)
 
     def _on_pod(self, old: Json | None, new: Json | None) -> None:
+        for listener in self.listeners:
+            listener.on_pod(old, new)
         for item, is_there in ((old, False), (new, True)):
             if item is None or (service := item["metadata"].get("labels", {}).get(names.LABEL_SERVICE)) is None:
                 continue
@@ -127,6 +161,8 @@ class World:
                 pods[metadata["name"]] = item
             else:
                 pods.pop(metadata["name"], None)
+                if new is None:  # what a pod told outlives its changes: our own annotation is one
+                    self.gateways.get(key, {}).pop(metadata["name"], None)
             if not pods:
                 del self._pods_of[key]
             if old != new:
@@ -171,15 +207,17 @@ def version_of(item: Json) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _unread(informer: Informer[Any]) -> str | None:
+def unread(informer: Informer[Any]) -> str | None:
+    """Why the objects of a kind are not known; None: they are."""
     if informer.denied or informer.absent:
         return informer.denied or informer.absent
     return None if informer.synced.is_set() else "not listed yet"
 
 
-def _owner_name(item: Json) -> str | None:
+def owner_name(item: Json, kind: str = names.KIND) -> str | None:
+    """The object of a kind of ours that controls this one; None: another one does, or none."""
     for owner in item["metadata"].get("ownerReferences") or ():
-        if owner.get("controller") and owner.get("kind") == names.KIND and owner.get("apiVersion") == names.API_VERSION:
+        if owner.get("controller") and owner.get("kind") == kind and owner.get("apiVersion") == names.API_VERSION:
             return str(owner["name"])
     return None
 
@@ -195,13 +233,21 @@ def _pick(item: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def _slim_pod(pod: Mapping[str, Any]) -> Json:
     """What a decision or a condition needs of a pod: thousands are kept."""
     return {
-        "metadata": _pick(pod["metadata"], ("name", "namespace", "uid", "labels", "deletionTimestamp")),
+        "metadata": {
+            **_pick(pod["metadata"], ("name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp")),
+            "annotations": _pick(pod["metadata"].get("annotations") or {}, _ANNOTATIONS),
+        },
         "spec": {"volumes": [v for v in pod.get("spec", {}).get("volumes") or () if "persistentVolumeClaim" in v]},
         "status": _pick(
             pod.get("status", {}),
-            ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses"),
+            ("phase", "reason", "message", "podIP", "conditions", "containerStatuses", "initContainerStatuses"),
         ),
     }
+
+
+def role_of(pod: Json) -> str:
+    """What a pod of ours is for."""
+    return str(pod["metadata"].get("labels", {}).get(names.LABEL_ROLE, names.ROLE_ENGINE))
 
 
 def _slim_claim(claim: Mapping[str, Any]) -> Json:

@@ -1,40 +1,53 @@
-"""The request that proves a revision: one real completion, through the address that clients use."""
+"""The request that proves a revision: one real one of its kind, through a gateway and the revision's router."""
+
+from collections.abc import Mapping
+from typing import Any, Final
 
 import httpx
 
+from draftmark.api import names
 from draftmark.decision import ProveRevision
+from draftmark.plan import ModelKind
 
 #: Seconds for one token. A guess on the generous side: a large model on a busy CPU reads its prompt first.
 TIMEOUT_S = 60.0
-#: Bytes of an answer that are read. One token and its frame are far below it.
-MAX_ANSWER_BYTES = 65_536
+#: Bytes of an answer that are read. One token and its frame are far below it, the numbers of an embedding, too.
+MAX_ANSWER_BYTES = 1_048_576
+
+#: Path, body beside the model, and the field that an answer has, by what the model does.
+_REQUESTS: Final[Mapping[ModelKind, tuple[str, Mapping[str, Any], str]]] = {
+    "generate": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "temperature": 0},
+        "choices",
+    ),
+    "embed": ("/v1/embeddings", {"input": "Hello"}, "data"),
+    "rerank": ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]}, "results"),
+}
 
 
-async def prove(request: ProveRevision, cluster_ip: str) -> str | None:
-    """Send one chat completion of one token.
+async def prove(request: ProveRevision, *, port: int = names.GATEWAY_INNER_PORT) -> str | None:
+    """Send one request.
 
     Args:
-        request: Which service, port and model.
-        cluster_ip: The Service's own address, as the API server assigned it. The name is not used, so that a cluster
-            whose DNS the operator cannot see works as well.
+        request: Which revision, model and gateway pod. The pod is addressed itself: its inner port is in no Service.
 
     Returns:
         None when it was answered, otherwise what went wrong, with the way out.
     """
-    host = f"[{cluster_ip}]" if ":" in cluster_ip else cluster_ip
-    url = f"http://{host}:{request.port}/v1/chat/completions"
-    body = {
-        "model": request.model,
-        "messages": [{"role": "user", "content": "Hello"}],
-        "max_tokens": 1,
-        "temperature": 0,
-    }
-    where = f"A chat completion through Service '{request.service}' port {request.port}"
+    host = f"[{request.address}]" if ":" in request.address else request.address
+    path, fields, field = _REQUESTS[request.kind]
+    where = f"POST {path} through gateway pod '{request.pod}'"
     try:
-        # No proxies from the environment, no redirects: the request goes to the Service or nowhere.
+        # No proxies from the environment, no redirects: the request goes to the pod or nowhere.
         async with (
             httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client,
-            client.stream("POST", url, json=body) as response,
+            client.stream(
+                "POST",
+                f"http://{host}:{port}{path}",
+                json={"model": request.model, **fields},
+                headers={names.HEADER_REVISION: request.revision},
+            ) as response,
         ):
             text = b""
             async for chunk in response.aiter_bytes():
@@ -47,7 +60,7 @@ async def prove(request: ProveRevision, cluster_ip: str) -> str | None:
         shown = text[:200].decode("utf-8", "replace")
         return f"{where} was answered with HTTP {response.status_code}: {shown}. See the log of the engine's pod."
     try:
-        has_choice = bool(httpx.Response(200, content=text).json()["choices"])
+        is_answer = bool(httpx.Response(200, content=text).json()[field])
     except (ValueError, KeyError, TypeError):
-        has_choice = False
-    return None if has_choice else f"{where} was answered without a completion. See the log of the engine's pod."
+        is_answer = False
+    return None if is_answer else f"{where} was answered without {field}. See the log of the engine's pod."

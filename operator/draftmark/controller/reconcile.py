@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from draftmark import decision as decided
 from draftmark.api import names
 from draftmark.cluster import kinds
 from draftmark.cluster.apply import Applier
@@ -25,6 +26,7 @@ from draftmark.cluster.errors import (
 )
 from draftmark.cluster.outcomes import Contended, Foreign, ObjectRef, Outcome, Refused, Terminating
 from draftmark.controller.events import record
+from draftmark.controller.gateways import Gateways
 from draftmark.controller.observe import Key, World
 from draftmark.controller.prove import prove
 from draftmark.controller.queue import TryAgain
@@ -57,6 +59,7 @@ class Reconciler:
     world: World
     client: ApiClient
     applier: Applier
+    gateways: Gateways
     wake_after: Callable[[Key, float], None]
     now: Callable[[], datetime] = _now
     _proving: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
@@ -71,16 +74,18 @@ class Reconciler:
         """
         seen = self.world.observe(key)
         if seen is None:
-            self._stop_proof(key)
+            self._leave(key)
             return
         now = self.now()
         decision = decide(seen, now)
         if decision.is_deleted:
-            self._stop_proof(key)
+            self._leave(key)
             return
         if _brings_back(seen, decision) and await self._is_gone(seen):
             return
         outcomes = await self._apply(seen, decision)
+        if decision.gateway is not None and decision.gateway.is_awaited:
+            self.gateways.follow(key, decision.gateway)
         if decision.prove is not None:
             self._start_proof(key, seen, decision.prove)
         obstacles, contended = tell_outcomes(outcomes)
@@ -99,6 +104,11 @@ class Reconciler:
         """End the proofs that are under way."""
         for key in list(self._proving):
             self._stop_proof(key)
+        await self.gateways.stop()
+
+    def _leave(self, key: Key) -> None:
+        self._stop_proof(key)
+        self.gateways.leave(key)
 
     async def _is_gone(self, seen: Observation) -> bool:
         """Ask the API server itself: children vanish as well because the service was deleted, and the cache may hear of
@@ -117,13 +127,7 @@ class Reconciler:
         if any(isinstance(o, Refused | Foreign | Terminating) for o in outcomes):
             # Pods must never run unpinned.
             return outcomes
-        by_kind = {(k.api_version, k.kind): k for k in kinds.child_kinds()}
-        prune = [
-            (by_kind[ref.api_version, ref.kind], ref.namespace, ref.name, ref.uid)
-            for ref in decision.prune
-            if (ref.api_version, ref.kind) in by_kind
-        ]
-        return [*outcomes, *await self.applier.apply(owner, decision.desired, prune)]
+        return [*outcomes, *await self.applier.apply(owner, decision.desired, with_kinds(decision.prune))]
 
     async def _write_status(self, seen: Observation, status: dict[str, Any], now: datetime) -> None:
         if not differs(seen.status, status):
@@ -159,13 +163,8 @@ class Reconciler:
             task.cancel()
 
     async def _prove(self, key: Key, seen: Observation, request: ProveRevision) -> None:
-        service = self.world.children[kinds.SERVICES].get(key[0], request.service)
-        address = service["spec"].get("clusterIP") if service is not None else None
-        if not address or address == "None":
-            problem: str | None = f"Service '{request.service}' has no cluster IP yet. It is tried again."
-        else:
-            async with self._proof_slots:
-                problem = await prove(request, str(address))
+        async with self._proof_slots:
+            problem = await prove(request)
         before = seen.proof
         failed_before = before.failures if before is not None and before.revision == request.revision else 0
         proof = Proof(
@@ -178,6 +177,16 @@ class Reconciler:
         if key in self.world.services:
             self.world.proofs[key] = (str(seen.uid), proof)
             self.world.wake(key)
+
+
+def with_kinds(refs: Iterable[decided.ObjectRef]) -> list[tuple[kinds.Kind, str, str, str]]:
+    """What is to be pruned, as the applier takes it."""
+    by_kind = {(k.api_version, k.kind): k for k in kinds.child_kinds()}
+    return [
+        (by_kind[ref.api_version, ref.kind], ref.namespace, ref.name, ref.uid)
+        for ref in refs
+        if (ref.api_version, ref.kind) in by_kind
+    ]
 
 
 def _brings_back(seen: Observation, decision: Decision) -> bool:

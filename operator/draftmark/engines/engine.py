@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from draftmark.api.inference_service import EngineOptions
 from draftmark.api.model_uri import ModelSource
 from draftmark.engines.flag_table import FlagTable
-from draftmark.plan import Plan, Unplannable
+from draftmark.plan import ModelKind, Plan, Unplannable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,10 @@ class LaunchRequest:
     cpu_cores: int | None
     #: Bytes that the model cannot exceed, because the container's memory could not hold more; None when unknown.
     max_model_bytes: int | None
+    #: Seconds that a request may take; a pod that stops lets its requests end first.
+    request_timeout_s: int
+    #: Whether the image is one that users bring along: which programs it holds is not known.
+    is_own_image: bool
     #: Name and key of the Secret with the hub's token.
     auth_secret: tuple[str, str] | None
     #: The user's own arguments, checked.
@@ -61,9 +65,9 @@ class Launch:
     startup: Probe
     readiness: Probe
     liveness: Probe
-    #: Seconds between the pod's removal from the endpoints and SIGTERM.
-    drain_s: int
-    #: Seconds from the deletion to SIGKILL; more than `drain_s`.
+    #: What the kubelet runs between the pod's removal from the endpoints and SIGTERM.
+    pre_stop: Mapping[str, Any]
+    #: Seconds from the deletion to SIGKILL; more than `pre_stop` takes.
     grace_s: int
     metrics_path: str
 
@@ -102,6 +106,10 @@ class Engine(Protocol):
         table: FlagTable | None,
     ) -> Unplannable | None:
         """The first thing asked for that this engine cannot do."""
+        ...
+
+    def model_kind(self, args: Sequence[str]) -> ModelKind:
+        """What the served model does, as far as the user's arguments say so."""
         ...
 
     def launch(self, request: LaunchRequest) -> Launch: ...

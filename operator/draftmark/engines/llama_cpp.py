@@ -7,7 +7,8 @@ Traps that this file exists for:
   is off: too little memory is then an error at start and not a shorter context.
 - The bare program listens on localhost, and its metrics are off.
 - HTTP is up before the model is loaded and answers 503 meanwhile: liveness may ask only after the start-up probe.
-- SIGTERM cuts running requests: a pause before it lets the endpoints forget the pod and short answers end.
+- SIGTERM cuts running requests: before it comes, the pod waits until none is left. The kubelet cannot be told to cut
+  such a wait short (seen with 1.35), so the pod itself must see when it is idle.
 - Threads default to the cores of the node, not of the container.
 """
 
@@ -20,7 +21,7 @@ from draftmark.api.inference_service import EngineOptions
 from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel
 from draftmark.engines.engine import Launch, LaunchRequest, Probe
 from draftmark.engines.flag_table import FlagTable, check_args
-from draftmark.plan import Unplannable
+from draftmark.plan import ModelKind, Unplannable
 
 PORT: Final = 8080
 MODEL_FOLDER: Final = "/models"
@@ -89,9 +90,8 @@ START_MAX_S: Final = 24 * 3600
 #: Seconds between two start-up probes: a small model is up in one, and nobody waits for the next probe gladly.
 _START_PERIOD_S: Final = 2
 
-#: Seconds from leaving the endpoints to SIGTERM, and to SIGKILL: the pair that the field knows (KServe's template).
-DRAIN_S: Final = 15
-GRACE_S: Final = 60
+#: Seconds from SIGTERM to SIGKILL. It has nothing to finish by then.
+STOP_S: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,11 @@ class LlamaCpp:
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         flavour = {None: "server", "nvidia.com/gpu": "server-cuda", "amd.com/gpu": "server-rocm"}.get(resource_name)
         return f"ghcr.io/ggml-org/llama.cpp:{flavour}-{version}" if flavour else None
+
+    def model_kind(self, args: Sequence[str]) -> ModelKind:
+        if {"--embedding", "--embeddings"} & set(args):
+            return "embed"
+        return "rerank" if {"--rerank", "--reranking"} & set(args) else "generate"
 
     def flag_table(self, version: str) -> FlagTable | None:
         return FlagTable.load(self.name, version)
@@ -130,12 +135,6 @@ class LlamaCpp:
                 code="UnsupportedOption",
                 message=f"engine.options.kvCacheDType '{options.kv_cache_dtype}' is none of llama-cpp's types. "
                 f"Use one of {', '.join(CACHE_TYPES)}.",
-            )
-        if taken := sorted(name for name in env_names if _is_flag(name, table)):
-            return Unplannable(
-                code="InvalidEnv",
-                message=f"engine.env sets {', '.join(taken[:5])}, which llama-server reads as arguments, past every "
-                "check. Use engine.args or the field of the InferenceService instead.",
             )
         if taken := sorted(name for name in env_names if _is_flag(name, table)):
             return Unplannable(
@@ -186,10 +185,41 @@ class LlamaCpp:
             # A burst on a cold engine must not take it out of the endpoints: long time-out, several failures.
             readiness=Probe(path="/health", period_s=5, timeout_s=5, failure_threshold=6),
             liveness=Probe(path="/health", period_s=10, timeout_s=10, failure_threshold=6),
-            drain_s=DRAIN_S,
-            grace_s=GRACE_S,
+            pre_stop=_pre_stop(request),
+            grace_s=request.request_timeout_s + STOP_S,
             metrics_path="/metrics",
         )
+
+
+#: Seconds in which routers and endpoints forget a pod that is going.
+_FORGET_S: Final = 5
+
+# Idle is: no request in a slot and none waiting for one, twice in a row; or still loading the model; or not yet listening.
+# A server that does not answer in time may be busy, so it is waited for. Metrics: `GET /metrics` of v0.7.0 (build 11669).
+_WAIT_UNTIL_IDLE: Final = r"""
+sleep "$3"
+end=$(($(date +%s) + $1 - $3))
+idle=0
+while [ "$idle" -lt 2 ] && [ "$(date +%s)" -lt "$end" ]; do
+  code=$(curl -s -m 2 -o /dev/null -w "%{http_code}" "http://127.0.0.1:$2/health")
+  if [ $? = 7 ] || [ "$code" = 503 ] ||
+     [ "$(curl -s -m 2 "http://127.0.0.1:$2/metrics" | grep -Ec "^llamacpp:requests_(processing|deferred) 0$")" = 2 ]
+  then idle=$((idle + 1)); else idle=0; fi
+  sleep 1
+done
+"""
+
+
+def _pre_stop(request: LaunchRequest) -> dict[str, Any]:
+    """Wait until no request is left, at most as long as one may take.
+
+    The images of llama.cpp hold a shell and curl. Another image may not, and a hook that cannot be started is skipped,
+    with all requests cut: there the whole time is waited.
+    """
+    if request.is_own_image:
+        return {"sleep": {"seconds": request.request_timeout_s}}
+    numbers = [str(n) for n in (request.request_timeout_s, PORT, min(_FORGET_S, request.request_timeout_s))]
+    return {"exec": {"command": ["sh", "-c", _WAIT_UNTIL_IDLE.strip(), "drain", *numbers]}}
 
 
 def _is_flag(name: str, table: FlagTable | None) -> bool:

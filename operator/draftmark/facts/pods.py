@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 
 from draftmark.api.conditions import shorten
+from draftmark.api.times import read_time
 
 #: The one container of an engine pod.
 ENGINE_CONTAINER: Final = "engine"
@@ -42,6 +45,19 @@ def worst_problem(pods: Iterable[Mapping[str, Any]]) -> PodProblem | None:
     """The problem to tell when there is room for one; the same for the same pods in any order."""
     problems = [p for pod in pods if (p := pod_problem(pod)) is not None]
     return max(problems, key=lambda p: (p.weight, p.code, p.message), default=None)
+
+
+def most_crashes(pods: Iterable[Mapping[str, Any]]) -> int:
+    """Restarts of the container that restarted most often, among pods that are not ready."""
+    return max(
+        (
+            int(container.get("restartCount", 0))
+            for pod in pods
+            if not is_ready(pod) and not pod.get("metadata", {}).get("deletionTimestamp")
+            for container in pod.get("status", {}).get("containerStatuses") or ()
+        ),
+        default=0,
+    )
 
 
 def pod_problem(pod: Mapping[str, Any]) -> PodProblem | None:
@@ -113,6 +129,14 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem
             needs_human=True,
             weight=5,
         )
+    if (name := str(container.get("name", ENGINE_CONTAINER))) != ENGINE_CONTAINER:
+        return PodProblem(
+            code=f"{name.capitalize()}Crashed",
+            message=f"The container {name} ended with exit code {exit_code} (restarted {restarts} times). It is "
+            f"Draftmark's own: please report it with its log.{last}",
+            needs_human=False,
+            weight=4,
+        )
     return PodProblem(
         code="EngineCrashed",
         message=f"The engine ended with exit code {exit_code} (restarted {restarts} times). Correct what its log names: "
@@ -125,3 +149,41 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem
 def _sentence(text: object) -> str:
     clean = shorten(str(text or "no message").strip(), 500)
     return clean if clean.endswith((".", "!", "?")) else f"{clean}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartupStages:
+    """How long a pod took to start, in whole seconds: the API tells times so."""
+
+    schedule_s: int
+    image_s: int
+    load_s: int
+    ready_at: datetime
+
+    @property
+    def total_s(self) -> int:
+        return self.schedule_s + self.image_s + self.load_s
+
+
+def startup_stages(pod: Mapping[str, Any]) -> StartupStages | None:
+    """The stages of a ready pod's start, or None where they cannot be told: a container that was restarted has lost its
+    first start."""
+    status = pod.get("status", {})
+    engine: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
+    if int(engine.get("restartCount", 0)) > 0:
+        return None
+    at = {str(c.get("type")): c.get("lastTransitionTime") for c in status.get("conditions") or ()}
+    times = [
+        read_time(text)
+        for text in (
+            pod.get("metadata", {}).get("creationTimestamp"),
+            at.get("PodScheduled"),
+            (engine.get("state", {}).get("running") or {}).get("startedAt"),
+            at.get("Ready"),
+        )
+    ]
+    created, scheduled, started, ready = times
+    if created is None or scheduled is None or started is None or ready is None:
+        return None
+    seconds = [max(0, int((b - a).total_seconds())) for a, b in pairwise((created, scheduled, started, ready))]
+    return StartupStages(schedule_s=seconds[0], image_s=seconds[1], load_s=seconds[2], ready_at=ready)

@@ -7,10 +7,10 @@ code, defaults and facts would choose instead is only a suggestion, which `spec.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from draftmark.api import names
-from draftmark.plan import Layout, Plan, Reason
+from draftmark.plan import Layout, ModelKind, Plan, Reason
 
 #: ControllerRevisions kept beside the current one, newest first.
 HISTORY_LIMIT: Final = 5
@@ -90,9 +90,15 @@ def read_plan(data: Json) -> Plan:
         served_name=str(data["served_name"]),
         max_context_length=int(data["max_context_length"]),
         concurrency=int(data["concurrency"]),
+        kind=_kind(data.get("kind", "generate")),
         reasons=tuple(Reason(code=str(r["code"]), message=str(r["message"])) for r in data.get("reasons", ())),
         args_unchecked=data.get("args_unchecked"),
     )
+
+
+def _kind(value: object) -> ModelKind:
+    kinds: tuple[ModelKind, ...] = get_args(ModelKind)
+    return next((kind for kind in kinds if kind == value), "generate")
 
 
 def newest(revisions: Sequence[Revision]) -> Revision | None:

@@ -7,6 +7,7 @@ from math import ceil
 from typing import Final
 
 from draftmark.api.defaults import Defaults
+from draftmark.api.images import mirrored
 from draftmark.api.inference_service import EngineOptions, InferenceServiceSpec, PodTemplate
 from draftmark.api.model_uri import ImageModel, ModelSource, UnreadableUri, parse_model_uri
 from draftmark.api.names import RESERVED_LABEL_PREFIXES
@@ -82,6 +83,7 @@ def make_plan(
         served_name=spec.model.name or name,
         max_context_length=_choose_context(spec, keep, reasons),
         concurrency=_choose_concurrency(spec, engine, keep, reasons),
+        kind=engine.model_kind(spec.engine.args or ()),
         reasons=(*reasons, *_image_volume_reason(source, cluster)),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
     )
@@ -136,15 +138,7 @@ def _choose_image(
             message=f"There is no image of {engine.name} for {hardware}. Set engine.image, or ask the administrator "
             f"for defaults.engines.{engine.name}.images['{hardware}'].",
         )
-    if defaults.registry_mirror:
-        image = f"{defaults.registry_mirror.rstrip('/')}/{_without_registry(image)}"
-    return version, image, True
-
-
-def _without_registry(image: str) -> str:
-    first, separator, rest = image.partition("/")
-    is_registry = bool(separator) and ("." in first or ":" in first or first == "localhost")
-    return rest if is_registry else image
+    return version, mirrored(image, defaults), True
 
 
 def _reasons_of(keep: Plan, code: str) -> list[Reason]:

@@ -1,4 +1,4 @@
-"""Where the children of a service live, and whom they belong to."""
+"""Where the children of a service (or of a ModelGateway) live, and whom they belong to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,21 +9,22 @@ from draftmark.api import names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One service, as its children refer to it."""
+    """One service, or another object of ours, as its children refer to it."""
 
     service: str
     namespace: str
     #: None before an API server has seen the service: its children then have no owner.
     uid: str | None
+    kind: str = names.KIND
 
     def owners(self) -> list[Mapping[str, Any]]:
-        """The reference by which children are collected with their InferenceService."""
+        """The reference by which children are collected with their owner."""
         if self.uid is None:
             return []
         return [
             {
                 "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
+                "kind": self.kind,
                 "name": self.service,
                 "uid": self.uid,
                 "controller": True,
@@ -42,6 +43,6 @@ class Place:
         return {
             "name": name,
             "namespace": self.namespace,
-            "labels": {**names.object_labels(self.service, role), **more_labels},
+            "labels": {**names.object_labels(self.service, role, kind=self.kind), **more_labels},
             "owners": self.owners(),
         }

@@ -18,6 +18,7 @@ from draftmark.facts.pods import ENGINE_CONTAINER
 from draftmark.plan import Layout, Plan
 from draftmark.planner.planner import NO_OPTIONS, cpu_cores, max_model_bytes
 from draftmark.render.templates import render
+from draftmark.traffic import read_traffic
 
 #: User and group of the engine's process when the service names none: numeric, because "non-root" cannot be checked
 #: for a name, and without a meaning on any node.
@@ -79,7 +80,7 @@ def render_pod_template(service: str, spec: InferenceServiceSpec, plan: Plan, de
         startup=launch.startup.to_json(),
         readiness=launch.readiness.to_json(),
         liveness=launch.liveness.to_json(),
-        drain_s=launch.drain_s,
+        pre_stop={**launch.pre_stop},
         mounts=[
             *({**mount} for mount in launch.mounts),
             {"name": "draftmark-tmp", "mountPath": "/tmp"},  # a pod's own, the root file system is read-only
@@ -102,6 +103,8 @@ def _launch(spec: InferenceServiceSpec, plan: Plan) -> Launch:
             options=spec.engine.options or NO_OPTIONS,
             cpu_cores=cpu_cores(spec),
             max_model_bytes=max_model_bytes(spec),
+            request_timeout_s=read_traffic(spec.traffic).request_timeout_s,
+            is_own_image=spec.engine.image is not None,
             auth_secret=(secret.name, secret.key) if secret is not None else None,
             args=spec.engine.args or (),
         )

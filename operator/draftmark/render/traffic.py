@@ -7,11 +7,16 @@ from draftmark.render.metadata import Place
 from draftmark.render.templates import render
 
 
-def render_service(place: Place) -> dict[str, Any]:
-    """The Service of an InferenceService: it selects the engine pods of every revision that is ready."""
+def render_service(place: Place, *, role: str = names.ROLE_GATEWAY) -> dict[str, Any]:
+    """The Service of an InferenceService.
+
+    Args:
+        role: The pods behind it: the gateway's; the engines' only as long as a service that an older version made waits
+            for its gateway.
+    """
     return render(
         "common/service.yaml.j2",
         **place.fields(place.service, "service"),
-        selector=names.selector_labels(place.service),
+        selector=names.selector_labels(place.service, role),
         port=names.SERVICE_PORT,
     )

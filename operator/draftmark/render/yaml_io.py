@@ -18,6 +18,16 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in data else None
+        # Unless they are escaped, a reader makes line feeds or blanks of these.
+        if set("\r\x85\u2028\u2029") & set(data):
+            style = '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 def dump_manifests(manifests: Iterable[Mapping[str, Any]]) -> str:
     """Several objects as one YAML stream; the same objects give the same text."""

@@ -1,0 +1,189 @@
+"""Bring a changed configuration to the gateway pods, and learn when they work with it.
+
+The kubelet brings a changed ConfigMap to a pod within a minute; an annotation of the pod makes it look at once. It may
+look a moment before it has heard of the change, so the annotation is changed again until the pod says the right version.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import httpx
+
+from draftmark.api import names
+from draftmark.cluster.client import ApiClient
+from draftmark.cluster.errors import ApiError
+from draftmark.cluster.kinds import PODS
+from draftmark.cluster.lease import LeadershipLost
+from draftmark.controller.observe import Key
+from draftmark.decision import GatewayTarget
+from draftmark.facts.pods import is_ready
+from draftmark.observation import GatewayState, Json, RevisionTraffic
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two questions to a pod, and until its annotation is changed again.
+_ASK_AGAIN_S: Final = 0.25
+_POKE_AGAIN_S: Final = 2.0
+#: Seconds after which the reconcile is asked again what should be there.
+_PATIENCE_S: Final = 10.0
+#: Seconds for one answer. A gateway answers without asking anybody.
+_TIMEOUT_S: Final = 2.0
+_FIELD_MANAGER: Final = "draftmark-gateway"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def read_state(answer: Any, before: GatewayState | None, now: datetime) -> GatewayState:
+    """What a gateway's answer says.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is no answer of a gateway.
+    """
+    config = str(answer["config"])
+    is_known = before is not None and before.config == config
+    return GatewayState(
+        config=config,
+        runtime=str(answer["runtime"]),
+        revisions={
+            str(name): RevisionTraffic(running=int(r["running"]), waiting=int(r["waiting"]), weight=int(r["weight"]))
+            for name, r in answer["revisions"].items()
+        },
+        at=now,
+        config_since=before.config_since if is_known and before is not None else now,
+    )
+
+
+class Followed(Protocol):
+    """What is followed, and where it is kept what the pods say."""
+
+    @property
+    def gateways(self) -> dict[Key, dict[str, GatewayState]]: ...
+
+    def knows(self, key: Key) -> bool: ...
+
+    def pods_of(self, key: Key, role: str) -> tuple[Json, ...]: ...
+
+    @property
+    def wake(self) -> Callable[[Key], None]: ...
+
+
+@dataclass(slots=True)
+class Gateways:
+    """Follows the gateway pods of services that wait for them; asks nobody else.
+
+    Args:
+        port: The pods' inner port.
+    """
+
+    world: Followed
+    client: ApiClient
+    port: int = names.GATEWAY_INNER_PORT
+    now: Callable[[], datetime] = _now
+    _following: dict[Key, tuple[GatewayTarget, asyncio.Task[None]]] = field(default_factory=dict)
+    _http: httpx.AsyncClient | None = None
+    _is_stopped: bool = False
+
+    def follow(self, key: Key, target: GatewayTarget) -> None:
+        """Work towards a target until the pods have it; a new target takes the place of the one before."""
+        running = self._following.get(key)
+        if self._is_stopped:
+            return
+        if running is not None and not running[1].done():
+            if running[0] == target:
+                return
+            running[1].cancel()
+        self._following[key] = (target, asyncio.create_task(self._follow(key, target), name=f"gateways {key}"))
+
+    def leave(self, key: Key) -> None:
+        """Ask no more."""
+        running = self._following.pop(key, None)
+        if running is not None:
+            running[1].cancel()
+
+    async def stop(self) -> None:
+        """Ask nobody any more, not even for a reconcile that is still under way."""
+        self._is_stopped = True
+        for key in list(self._following):
+            self.leave(key)
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def _follow(self, key: Key, target: GatewayTarget) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE_S
+        poked: dict[str, tuple[int, float]] = {}
+        before = self._known(key)
+        while loop.time() < until and self.world.knows(key):
+            pods = [pod for pod in self.world.pods_of(key, names.ROLE_GATEWAY) if is_ready(pod)]
+            states = await asyncio.gather(*(self.ask(key, pod) for pod in pods))
+            behind = [
+                pod
+                for pod, state in zip(pods, states, strict=True)
+                if state is None or (state.config, state.runtime) != (target.config, target.runtime)
+            ]
+            if not behind:
+                if self._known(key) != before:
+                    self.world.wake(key)
+                # Otherwise there is nothing to decide: who waits for a drain asks again at its own pace.
+                return
+            await self._poke(key, target, behind, poked)
+            await asyncio.sleep(_ASK_AGAIN_S)
+        self.world.wake(key)
+
+    def _known(self, key: Key) -> dict[str, tuple[object, ...]]:
+        """What the pods have told, without when."""
+        states = self.world.gateways.get(key, {})
+        return {name: (s.config, s.runtime, s.config_since, s.revisions) for name, s in states.items()}
+
+    async def ask(self, key: Key, pod: Json) -> GatewayState | None:
+        """What a pod says now; None, and forgotten what it said before, where it does not answer."""
+        name, address = str(pod["metadata"]["name"]), str(pod.get("status", {}).get("podIP") or "")
+        states = self.world.gateways.setdefault(key, {})
+        host = f"[{address}]" if ":" in address else address
+        if self._http is None:
+            self._http = httpx.AsyncClient(
+                timeout=_TIMEOUT_S,
+                trust_env=False,
+                follow_redirects=False,
+                # A connection that is kept would hold a gateway back that wants to stop.
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
+        try:
+            answer = await self._http.get(f"http://{host}:{self.port}{names.GATEWAY_STATE_PATH}")
+            state = read_state(answer.json(), states.get(name), self.now())
+        except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError, ValueError, AttributeError) as error:
+            logger.debug("Gateway pod %s does not tell its state: %s", name, error)
+            states.pop(name, None)
+            return None
+        states[name] = state
+        return state
+
+    async def _poke(
+        self, key: Key, target: GatewayTarget, pods: Sequence[Json], poked: dict[str, tuple[int, float]]
+    ) -> None:
+        at = asyncio.get_running_loop().time()
+        for pod in pods:
+            name = str(pod["metadata"]["name"])
+            count, last = poked.get(name, (0, at - _POKE_AGAIN_S))
+            if at - last < _POKE_AGAIN_S:
+                continue
+            poked[name] = (count + 1, at)
+            value = f"{target.config}.{target.runtime}.{count}"
+            if pod["metadata"].get("annotations", {}).get(names.ANNOTATION_CONFIG) == value:
+                continue
+            body = {
+                "metadata": {"uid": pod["metadata"]["uid"], "annotations": {names.ANNOTATION_CONFIG: value}},
+            }
+            try:
+                await self.client.merge_patch(PODS, key[0], name, body, field_manager=_FIELD_MANAGER)
+            except LeadershipLost:
+                return  # the process is about to end
+            except ApiError as error:
+                # The kubelet looks by itself, later.
+                logger.warning("Gateway pod %s cannot be hurried: %s", name, error)
