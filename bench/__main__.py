@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ("bench.decisions", "bench.cluster_memory")
+MODULES = ("bench.decisions", "bench.cluster_memory", "bench.data_path")
 
 if __name__ == "__main__":
     for module in MODULES:

@@ -169,14 +169,22 @@ class Namespace:
         found = ((kind, item) for kind in child_kinds() for item in self.api.list(kind, self.name, **labels))
         return {(kind, item["metadata"]["name"]): item for kind, item in found}
 
-    def child(self, name: str, kind: Kind) -> Json:
-        """The only child of a kind."""
-        (found,) = (item for (each, _), item in self.children(name).items() if each == kind)
+    def child(self, name: str, kind: Kind, role: str) -> Json:
+        """The only child of a kind and a role."""
+        (found,) = (
+            item
+            for (each, _), item in self.children(name).items()
+            if each == kind and item["metadata"]["labels"][names.LABEL_ROLE] == role
+        )
         return found
 
     def child_revision(self, name: str) -> str | None:
-        """The revision that has a Deployment, if it is the only one."""
-        found = [item for (kind, _), item in self.children(name).items() if kind == DEPLOYMENTS]
+        """The revision that has an engine Deployment, if it is the only one."""
+        found = [
+            item
+            for (kind, _), item in self.children(name).items()
+            if kind == DEPLOYMENTS and item["metadata"]["labels"][names.LABEL_ROLE] == names.ROLE_ENGINE
+        ]
         return found[0]["metadata"]["labels"][names.LABEL_REVISION] if len(found) == 1 else None
 
     def versions(self, name: str) -> Mapping[str, str]:
@@ -185,9 +193,9 @@ class Namespace:
         objects[names.KIND] = self.service(name)
         return {which: item["metadata"]["resourceVersion"] for which, item in objects.items()}
 
-    def pods(self, name: str) -> list[Json]:
-        """The engine pods, without those on their way out."""
-        found = self.api.list(PODS, self.name, **{names.LABEL_SERVICE: name})
+    def pods(self, name: str, role: str = names.ROLE_ENGINE) -> list[Json]:
+        """The pods of one role, without those on their way out."""
+        found = self.api.list(PODS, self.name, **{names.LABEL_SERVICE: name, names.LABEL_ROLE: role})
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def pod_lives(self, name: str) -> dict[str, int]:

@@ -13,10 +13,11 @@ import pytest
 
 from e2e.cluster import cache
 from e2e.cluster.choose import Target, choose_for_tests
+from e2e.cluster.images import standin as make_standin
 from e2e.cluster.progress import step
 from e2e.models import place_tiny_model
 from e2e.prepare import tiny_model_image
-from e2e.tools import Tools, client_pod, install
+from e2e.tools import Tools, client_pod, deliver, install
 from tests.e2e.api import Namespace, proxied
 from tests.e2e.diagnosis import diagnose
 from tests.e2e.installed import HOME, Client, Installed, inference_service, make_namespace
@@ -100,14 +101,22 @@ def installed(target: Target, request: pytest.FixtureRequest) -> Iterator[Instal
     tools = Tools(target.kubeconfig)
     request.config.stash[_TOOLS] = tools
     with _speaking(request):
-        operator, llama_cpp = target.deliver("operator"), target.deliver("llama-cpp-cpu")
+        images = deliver(target)
+        standin = target.bring(make_standin())
         model = target.bring(tiny_model_image())
         folder = place_tiny_model(target)
         with step("helm upgrade --install", slow=True):
-            install(tools, operator=operator, llama_cpp=llama_cpp)
+            install(tools, images)
     with proxied(target.kubeconfig) as api:
         yield Installed(
-            target, tools, api, operator, llama_cpp, image_uri=f"oci://{model}#tiny.gguf", model_folder=folder
+            target,
+            tools,
+            api,
+            images.operator,
+            images.llama_cpp,
+            standin,
+            image_uri=f"oci://{model}#tiny.gguf",
+            model_folder=folder,
         )
 
 

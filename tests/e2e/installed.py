@@ -30,6 +30,8 @@ class Installed:
     #: References of the images.
     operator: str
     llama_cpp: str
+    #: The engine that answers without a model: `e2e/standin`. It is given to a service as its own image.
+    standin: str
     #: URI of the model as an image, and folder of the node with the model as a file.
     image_uri: str
     model_folder: str
@@ -143,7 +145,7 @@ class Client:
 _ASK_UNTIL_STDIN_ENDS = """
 import collections, http.client, json, select, sys, urllib.parse
 host = urllib.parse.urlsplit(sys.argv[1]).hostname
-body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4})
+body = json.dumps({"model": host.partition(".")[0], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4})
 answers = collections.Counter()
 print("asking", flush=True)
 while not select.select([sys.stdin], [], [], 0.03)[0]:

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.e2e.api import Json
@@ -19,6 +20,14 @@ def kill_nine(pod: Json) -> None:
     os.kill(_main_process(pod), signal.SIGKILL)
 
 
+def kill_all_nine(pod: Json) -> None:
+    """Kill every process of a pod's containers at once."""
+    for pid in list(_processes(pod["metadata"]["uid"])):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/exe").readlink().name != "pause":
+                os.kill(pid, signal.SIGKILL)
+
+
 def _main_process(pod: Json) -> int:
     """The oldest process of the pod that is not the one which holds its namespaces."""
     return min(pid for pid in _processes(pod["metadata"]["uid"]) if Path(f"/proc/{pid}/exe").readlink().name != "pause")
@@ -32,3 +41,15 @@ def _processes(uid: str) -> Iterator[int]:
                 yield int(entry)
         except (FileNotFoundError, ProcessLookupError):
             continue
+
+
+def memory_mib(pod: Json) -> dict[str, float]:
+    """Proportional set size of a pod's programs, in MiB, without the one that holds its namespaces."""
+    found: dict[str, float] = {}
+    for pid in _processes(pod["metadata"]["uid"]):
+        program = Path(f"/proc/{pid}/exe").readlink().name
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        if program != "pause":
+            found[program] = round(found.get(program, 0.0) + pss / 1024, 1)
+    return found

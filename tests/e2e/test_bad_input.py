@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from draftmark.api import names
 from draftmark.cluster.kinds import DEPLOYMENTS, INFERENCE_SERVICES, SERVICES
 from e2e.models import CLAIM
 from e2e.tools import SYSTEM_NAMESPACE
@@ -196,7 +197,7 @@ def test_the_api_server_refuses_what_no_cluster_could_serve(applied: Applied, se
 def test_hostile_text_arrives_as_it_was_written(applied: Applied) -> None:
     namespace = applied.namespaces["e2e-bad"]
     namespace.wait_until_ready("hostile")
-    template = namespace.child("hostile", DEPLOYMENTS)["spec"]["template"]
+    template = namespace.child("hostile", DEPLOYMENTS, names.ROLE_ENGINE)["spec"]["template"]
     (container,) = template["spec"]["containers"]
     assert container["args"][-2:] == ["--reasoning-budget-message", HOSTILE]
     assert {"name": "HOSTILE", "value": HOSTILE} in container["env"]

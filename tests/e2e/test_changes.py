@@ -57,7 +57,9 @@ def test_an_edit_replaces_the_revision_and_no_request_fails(
     assert revision["hash"] != old
     assert after["status"]["observedGeneration"] == edited["metadata"]["generation"] > 1
     assert {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in home.pods(good)} == {revision["hash"]}
-    assert home.child(good, DEPLOYMENTS)["metadata"]["labels"][names.LABEL_REVISION] == revision["hash"]
+    assert (
+        home.child(good, DEPLOYMENTS, names.ROLE_ENGINE)["metadata"]["labels"][names.LABEL_REVISION] == revision["hash"]
+    )
     pinned = [item for (kind, _), item in home.children(good).items() if kind == CONTROLLER_REVISIONS]
     numbers = {item["metadata"]["labels"][names.LABEL_REVISION]: item["revision"] for item in pinned}
     assert numbers[revision["hash"]] > numbers[old]

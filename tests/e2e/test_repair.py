@@ -28,7 +28,7 @@ def test_children_that_were_deleted_by_hand_come_back(home: Namespace, good: str
 
 
 def test_an_owned_field_comes_back_and_a_foreign_one_stays(home: Namespace, good: str) -> None:
-    service = home.child(good, SERVICES)
+    service = home.child(good, SERVICES, "service")
     (port,) = service["spec"]["ports"]
 
     changed = home.api.patch(
@@ -43,13 +43,13 @@ def test_an_owned_field_comes_back_and_a_foreign_one_stays(home: Namespace, good
 
     assert changed["spec"]["selector"]["draftmark.dev/role"] == "nobody"
     eventually("the owned fields are back", lambda: _owned(home, good) == _of(service), within_s=20)
-    metadata = home.child(good, SERVICES)["metadata"]
+    metadata = home.child(good, SERVICES, "service")["metadata"]
     assert metadata["annotations"]["example.com/mine"] == "stays"
     assert metadata["labels"]["example.com/mine"] == "stays"
 
 
 def _owned(home: Namespace, name: str) -> object:
-    return _of(home.child(name, SERVICES))
+    return _of(home.child(name, SERVICES, "service"))
 
 
 def _of(service: dict[str, object]) -> object:

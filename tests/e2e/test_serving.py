@@ -20,7 +20,7 @@ from tests.e2e.processes import command_in
 
 COMPLETE = """
 import httpx, json, sys
-body = {"messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 8, "stream": sys.argv[2] == "streamed"}
+body = {"model": sys.argv[1].removeprefix("http://").partition(".")[0], "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 8, "stream": sys.argv[2] == "streamed"}
 with httpx.stream("POST", sys.argv[1] + "/v1/chat/completions", json=body, timeout=60) as answer:
     print(answer.status_code, answer.headers["content-type"].partition(";")[0])
     print(answer.read().decode())
@@ -114,6 +114,8 @@ def test_render_prints_what_runs(home: Namespace, installed: Installed, tmp_path
 
     assert set(rendered) == set(live)
     for key, wanted in rendered.items():
+        if key[0] == "ConfigMap":
+            continue  # the gateway's configuration holds the router's address and what is ready: both come later
         assert _missing(wanted, live[key], "/".join(key)) == []
 
 

@@ -1,0 +1,30 @@
+"""What a service costs beside its engine: the figures of docs/fleet-cost.md."""
+
+from collections import Counter
+from typing import Final
+
+import pytest
+
+from draftmark.api import names
+from e2e.cluster.choose import Own
+from tests.e2e.api import Namespace
+from tests.e2e.installed import Installed
+from tests.e2e.processes import memory_mib
+
+#: MiB that an idle pod of each role may take, half as much again as was measured: a guard against silent growth.
+BOUNDS: Final = {names.ROLE_GATEWAY: 60, names.ROLE_ROUTER: 110}
+
+
+def test_an_idle_service_costs_no_more_than_the_documentation_says(
+    home: Namespace, installed: Installed, good: str, measured: list[str]
+) -> None:
+    if not isinstance(installed.target, Own):
+        pytest.skip("the processes are only in reach on a node that we made")
+    for role, bound in BOUNDS.items():
+        [pod] = home.pods(good, role)
+        found = memory_mib(pod)
+        measured.append(f"memory of an idle {role} pod (PSS, MiB): {found}")
+        assert 1 < sum(found.values()) <= bound
+    objects = Counter(kind.kind for kind, _ in home.children(good))
+    measured.append(f"objects of a service with one replica: {dict(objects)}")
+    assert sum(objects.values()) == 13
