@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from draftmark.api import conditions as c
 from draftmark.api.conditions import Condition, shorten, write_conditions
 from draftmark.api.inference_service_status import InferenceServiceStatus
+from draftmark.api.times import write_time
 from draftmark.decide import decide
 from draftmark.decision import RevisionReport, Suggestion
 from draftmark.facts.pods import is_ready
@@ -373,6 +375,52 @@ def test_unreadable_specs_of_any_size_fit_into_a_condition() -> None:
     status = make_status(seen, decide(seen, T0), T0)
     assert "engine.args" in conditions(status)[c.ACCEPTED]["message"]
     assert len(json.dumps(status)) < 8 * 1024
+
+
+def timed_pod(revision: str, *, name: str, ready_s: int, restarts: int = 0) -> Object:
+    """A pod that was ready so many seconds after noon; scheduled at once, its image there after 4 s."""
+
+    def at(seconds: int) -> str:
+        return write_time(T0 + timedelta(seconds=seconds))
+
+    pod = ready_pod(revision, name)
+    pod["metadata"]["creationTimestamp"] = at(0)
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(1)},
+        {"type": "Ready", "status": "True", "lastTransitionTime": at(ready_s)},
+    ]
+    pod["status"]["containerStatuses"] = [
+        {"name": "engine", "ready": True, "restartCount": restarts, "state": {"running": {"startedAt": at(5)}}}
+    ]
+    return pod
+
+
+def startup(*pods: Object, before: Object | None = None) -> Object | None:
+    seen = replace(with_pods(*pods, ready=len(pods)), service=running().service)
+    seen = replace(seen, service={**seen.service, "status": {"startup": before} if before else {}})
+    found: Object | None = make_status(seen, decide(seen, T0), T0).get("startup")
+    return found
+
+
+def test_the_start_of_the_first_pod_is_measured_by_stage() -> None:
+    slow, fast = (timed_pod(revision(), name=f"p{s}", ready_s=s) for s in (99, 75))
+    measured = {"scheduleSeconds": 1, "imageSeconds": 4, "loadSeconds": 70, "totalSeconds": 75}
+    assert startup(slow, fast) == {"revision": revision(), **measured}
+
+
+def test_a_start_is_measured_once_for_each_revision() -> None:
+    pod = timed_pod(revision(), name="p", ready_s=75)
+    before = {"revision": revision(), "totalSeconds": 5}
+    assert startup(pod, before=before) == before
+    assert (startup(pod, before={**before, "revision": "00000000"}) or {})["totalSeconds"] == 75
+    assert startup(before={**before, "revision": "00000000"}) is None
+
+
+@pytest.mark.parametrize("pod", [ready_pod("ea525689"), timed_pod("ea525689", name="p", ready_s=9, restarts=1),
+                                 timed_pod("00000000", name="p", ready_s=9)])  # fmt: skip
+def test_a_start_that_cannot_be_told_is_not_told(pod: Object) -> None:
+    """Times are missing, the container was started again, or it is another revision's."""
+    assert startup(pod) is None
 
 
 def test_one_failed_proof_is_not_told() -> None:

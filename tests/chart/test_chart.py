@@ -147,6 +147,9 @@ def test_users_get_rights_through_the_clusters_own_roles(rendered: list[Object])
     assert f"{prefix}edit" in roles["edit"]["metadata"]["labels"]
     verbs = {verb for rule in roles["view"]["rules"] for verb in rule["verbs"]}
     assert verbs == {"get", "list", "watch"}
+    for role in ("view", "edit"):
+        (objects,) = (r for r in roles[role]["rules"] if "modelgateways" in r["resources"])
+        assert "inferenceservices" in objects["resources"]
     scale = [r for r in roles["edit"]["rules"] if "inferenceservices/scale" in r["resources"]]
     assert scale
     assert {"update", "patch"} <= set(scale[0]["verbs"])

@@ -131,6 +131,17 @@ def test_the_users_arguments_come_last() -> None:
     assert launch(args=["--verbose", "x y"]).args[-2:] == ("--verbose", "x y")
 
 
+@pytest.mark.parametrize(
+    ("args", "kind"),
+    [
+        ([], "generate"), (["--verbose"], "generate"), (["--embedding"], "embed"), (["--embeddings"], "embed"),
+        (["--rerank"], "rerank"), (["--verbose", "--reranking"], "rerank"),
+    ],
+)  # fmt: skip
+def test_the_arguments_tell_what_the_model_does(args: list[str], kind: str) -> None:
+    assert ENGINE.model_kind(args) == kind
+
+
 # --- time ---
 
 

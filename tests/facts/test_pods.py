@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftmark.facts.pods import is_ready, pod_problem, worst_problem
+from draftmark.facts.pods import is_ready, most_crashes, pod_problem, worst_problem
 from tests.specs import Object, crashed_pod, pod, ready_pod, unschedulable_pod, waiting_pod
 
 R = "00000000"
@@ -65,3 +65,24 @@ def test_the_worst_problem_is_the_same_in_any_order(order: list[Object]) -> None
     worst = worst_problem(order)
     assert worst is not None
     assert worst.code == "OutOfMemory"
+
+
+def test_crashes_are_counted_where_they_keep_a_pod_from_serving() -> None:
+    def restarted(pod: Object, restarts: int) -> Object:
+        pod["status"]["containerStatuses"][0]["restartCount"] = restarts
+        return pod
+
+    going = crashed_pod("r", restarts=9)
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert most_crashes([]) == 0
+    assert most_crashes([pod("r"), crashed_pod("r", restarts=1), crashed_pod("r", restarts=2)]) == 2
+    assert most_crashes([restarted(ready_pod("r"), 7), going]) == 0
+
+
+def test_a_container_of_our_own_that_ends_is_no_fault_of_the_users() -> None:
+    crashed = crashed_pod("r", log="bad config")
+    crashed["status"]["containerStatuses"][0]["name"] = "haproxy"
+    problem = pod_problem(crashed)
+    assert problem is not None
+    assert (problem.code, problem.needs_human) == ("HaproxyCrashed", False)
+    assert "bad config" in problem.message

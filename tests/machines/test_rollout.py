@@ -353,6 +353,16 @@ def test_a_candidate_that_fails_half_way_serves_until_the_old_one_carries_all_an
     ]
 
 
+def test_of_several_that_go_the_failed_one_goes_first() -> None:
+    def seen(name: str, number: int, ready: int) -> RevisionSeen:
+        return RevisionSeen(hash=name, number=number, desired=ready, ready=ready, pods=ready, is_proven=True)
+
+    failed = replace(seen("C", 3, 1), crashes=CRASHES)
+    made = step(policy(3), failed, [seen("B", 2, 1), seen("A", 1, 2)], GatewaysSeen(), T0)
+    # B goes on, and needs the two of A until it has all of its own; nothing of C is needed.
+    assert {s.hash: s.weight for s in made.revisions} == {"A": 2, "B": 1, "C": 0}
+
+
 # --- gateways ---
 
 
