@@ -247,6 +247,17 @@ async def test_after_a_stop_nobody_is_asked(rig: Rig) -> None:
     assert rig.pods.asked == []
 
 
+async def test_what_a_pod_told_outlives_a_change_of_the_pod(rig: Rig) -> None:
+    """Our own annotation is such a change: forgotten each time, the configuration would never be old enough."""
+    rig.add_pod(1, NEW)
+    rig.gateways.follow(KEY, TARGET)
+    await eventually(lambda: rig.see(1))
+    told = rig.see(1)
+    pod = rig.api.see(PODS, "gateway-1")
+    rig.world._on_pod(pod, {**pod, "status": {**pod["status"], "phase": "Running"}})
+    assert rig.see(1) is told
+
+
 async def test_what_a_pod_told_goes_with_the_pod(rig: Rig) -> None:
     rig.add_pod(1, NEW)
     rig.gateways.follow(KEY, TARGET)
