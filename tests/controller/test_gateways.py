@@ -65,6 +65,10 @@ class Rig:
         """What is known of a pod."""
         return self.world.gateways.get(KEY, {}).get(f"gateway-{number}")
 
+    def is_over(self) -> bool:
+        """Whether nobody follows the pods any more: until then the same target is not followed anew."""
+        return self.gateways._following[KEY][1].done()
+
     def pokes(self, number: int = 1) -> list[str]:
         """The values that a pod's annotation has had."""
         history = [c.after for c in self.api.storage.history[PODS] if c.after is not None]
@@ -136,13 +140,12 @@ async def test_an_answer_that_tells_nothing_new_wakes_nobody(rig: Rig) -> None:
     """Otherwise a service that waits for a drain would be looked at as fast as the machine can."""
     rig.add_pod(1, NEW)
     rig.gateways.follow(KEY, TARGET)
-    await eventually(lambda: rig.see(1))
+    await eventually(lambda: rig.woken and rig.is_over())
     rig.woken.clear()
     first = rig.see(1)
     for count in (2, 3):
         rig.gateways.follow(KEY, TARGET)
-        await eventually(lambda count=count: len(rig.pods.asked) == count)  # type: ignore[misc]
-    await asyncio.sleep(0.05)
+        await eventually(lambda count=count: len(rig.pods.asked) == count and rig.is_over())  # type: ignore[misc]
     assert rig.woken == []
     assert rig.see(1).at > first.at
     rig.pods.working_with["127.0.0.1"] = {**NEW, "revisions": {}}
@@ -254,6 +257,7 @@ async def test_what_a_pod_told_outlives_a_change_of_the_pod(rig: Rig) -> None:
     await eventually(lambda: rig.see(1))
     told = rig.see(1)
     pod = rig.api.see(PODS, "gateway-1")
+    assert pod is not None
     rig.world._on_pod(pod, {**pod, "status": {**pod["status"], "phase": "Running"}})
     assert rig.see(1) is told
 

@@ -56,6 +56,6 @@ async def test_the_api_server_takes_the_status_and_the_objects(api: ApiClient, n
     by_kind = {(kind.api_version, kind.kind): kind for kind in kinds.child_kinds()}
     for manifest in decision.desired:
         kind = by_kind[manifest["apiVersion"], manifest["kind"]]
-        made = await api.create(kind, namespace, manifest, field_manager="test")
+        made = await api.create(kind, namespace, dict(manifest), field_manager="test")
         # What the API server adds must be no difference: it would be repaired for ever.
         assert differences(dict(manifest), made) == ()
