@@ -158,6 +158,8 @@ class Namespace:
             service = self.service(name)
             wanted, status = service["spec"]["replicas"], service["status"]
             is_alone = [r["hash"] for r in status["revisions"]] == [self.child_revision(name)]
+            # A router goes after the last pod of its revision.
+            is_alone = is_alone and len(self.pods(name, names.ROLE_ROUTER)) == 1
             return is_alone and wanted == status["replicas"] == status["readyReplicas"] == len(self.pods(name))
 
         eventually(f"{name} is settled", settled, within_s=within_s)

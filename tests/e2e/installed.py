@@ -100,6 +100,8 @@ def inference_service(name: str, *, uri: str = URI, **spec: Any) -> Json:
             "model": {"uri": uri, "maxContextLength": 256},
             "engine": engine,
             "workload": {"concurrency": 2},
+            # The last pod of a revision waits as long at most, and tests wait for it.
+            "traffic": {"queueTimeout": "5s"},
             **spec,
         },
     }

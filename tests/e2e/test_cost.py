@@ -16,15 +16,15 @@ BOUNDS: Final = {names.ROLE_GATEWAY: 60, names.ROLE_ROUTER: 110}
 
 
 def test_an_idle_service_costs_no_more_than_the_documentation_says(
-    home: Namespace, installed: Installed, good: str, measured: list[str]
+    home: Namespace, installed: Installed, measured: list[str]
 ) -> None:
     if not isinstance(installed.target, Own):
         pytest.skip("the processes are only in reach on a node that we made")
     for role, bound in BOUNDS.items():
-        [pod] = home.pods(good, role)
+        [pod] = home.pods("picture", role)
         found = memory_mib(pod)
         measured.append(f"memory of an idle {role} pod (PSS, MiB): {found}")
         assert 1 < sum(found.values()) <= bound
-    objects = Counter(kind.kind for kind, _ in home.children(good))
+    objects = Counter(kind.kind for kind, _ in home.children("picture"))
     measured.append(f"objects of a service with one replica: {dict(objects)}")
     assert sum(objects.values()) == 13

@@ -28,7 +28,7 @@ long = b"x" * size
 def ask(n):
     model = models[n % len(models)]
     # The name stands behind everything else. The long part is one for all: the pod is small.
-    body = {"max_tokens": 2, "user": f"big-{n}", "messages": [{"role": "user", "content": "..."}], "model": model}
+    body = {"max_tokens": 2, "user": f"{size}-{n}", "messages": [{"role": "user", "content": "..."}], "model": model}
     head, tail = json.dumps(body).encode().split(b"...")
     connection = http.client.HTTPConnection(host, timeout=110)
     try:
@@ -135,7 +135,7 @@ def test_an_unknown_model_is_a_404_with_the_known_ones(space: Namespace, client:
     [(_, status, _, text)] = ask(client, gateway(space)["status"]["url"], "nobody")
     error = json.loads(text)["error"]
     assert (status, error["code"]) == (404, "model_not_found")
-    assert f"Served are: {RIGHT}, left." in error["message"]
+    assert f"Served are: left, {RIGHT}." in error["message"]
 
 
 def test_two_hundred_clients_with_a_mebibyte_each(space: Namespace, client: Client, measured: list[str]) -> None:
@@ -150,7 +150,7 @@ def test_two_hundred_clients_with_a_mebibyte_each(space: Namespace, client: Clie
     measured.append(f"200 requests of 1 MiB at once through the gateway over two models: {took:.1f} s")
     for name, first in (("left", 0), ("right", 1)):
         seen = times_seen(space, name)
-        assert {seen[f"big-{n}"] for n in range(first, 200, 2)} == {1}
+        assert {seen[f"{1024 * 1024}-{n}"] for n in range(first, 200, 2)} == {1}
 
 
 def test_a_longer_body_is_a_413(space: Namespace, client: Client) -> None:
