@@ -55,11 +55,12 @@ async def test_an_applied_service_becomes_ready_with_one_write_per_child(rig: Ri
         "NetworkPolicy": 3,
     }
     # The router gets its address, and then the revision its weight; the first change hands over what the POST wrote.
-    assert written["patch ConfigMap"] == 3
+    # Both may fall together where the machine is slow.
+    assert written["patch ConfigMap"] in (2, 3)
     assert written["patch Pod"] <= 2
-    # Starting, ready but unproven, proven: each status is written once.
-    assert written["patch InferenceService/status"] <= 4
-    assert sum(written.values()) - written["create Event"] <= sum(created.values()) + 8
+    # Starting, without gateway or router, unproven, proven: each status is written once, and none has to be seen.
+    assert written["patch InferenceService/status"] <= 6
+    assert sum(written.values()) - written["create Event"] <= sum(created.values()) + 11
     assert len(rig.proofs) == 1
 
 
