@@ -26,7 +26,7 @@ def standin_service(
     env = [{"name": f"STANDIN_{key}", "value": str(value)} for key, value in (behaviour or {}).items()]
     resources = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "128Mi"}}
     engine = {"image": installed.standin, "version": VERSION, "env": env, "resources": resources}
-    traffic = {"requestTimeout": "60s", "queueTimeout": "5s", **spec.pop("traffic", {})}
+    traffic = {"requestTimeout": "20s", "queueTimeout": "5s", **spec.pop("traffic", {})}
     return inference_service(name, engine={**engine, **spec.pop("engine", {})}, traffic=traffic, **spec)
 
 
