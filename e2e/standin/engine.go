@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sort"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,7 @@ func (e *engine) handler() http.Handler {
 	paths.HandleFunc("POST /v1/chat/completions", e.usingModel(e.complete(true)))
 	paths.HandleFunc("POST /v1/completions", e.usingModel(e.complete(false)))
 	paths.HandleFunc("POST /v1/embeddings", e.usingModel(e.embed))
+	paths.HandleFunc("POST /v1/rerank", e.usingModel(e.rank))
 	paths.HandleFunc("GET /standin/requests", e.requests.serve)
 	paths.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "not_found_error", "File Not Found")
@@ -106,6 +108,8 @@ type body struct {
 	Messages            []message       `json:"messages"`
 	Prompt              json.RawMessage `json:"prompt"`
 	Input               json.RawMessage `json:"input"`
+	Query               json.RawMessage `json:"query"`
+	Documents           []string        `json:"documents"`
 	MaxTokens           *int            `json:"max_tokens"`
 	MaxCompletionTokens *int            `json:"max_completion_tokens"`
 	Stream              bool            `json:"stream"`
@@ -418,6 +422,40 @@ func (e *engine) embed(w http.ResponseWriter, r *http.Request, request *body) bo
 	e.promptTokens.Add(int64(tokens))
 	answer(w, http.StatusOK, object{
 		"model": e.flags.alias, "object": "list", "data": data,
+		"usage": object{"prompt_tokens": tokens, "total_tokens": tokens},
+	})
+	return true
+}
+
+func (e *engine) rank(w http.ResponseWriter, r *http.Request, request *body) bool {
+	switch {
+	case !e.flags.rerank:
+		refuse(w, http.StatusNotImplemented, "not_supported_error",
+			"This server does not support reranking. Start it with `--reranking`")
+		return true
+	case request.Query == nil:
+		refuse(w, http.StatusBadRequest, "invalid_request_error", `"query" must be provided`)
+		return true
+	case len(request.Documents) == 0:
+		refuse(w, http.StatusBadRequest, "invalid_request_error", `"documents" must be a non-empty string array`)
+		return true
+	}
+	if !wait(r.Context(), e.behaviour.firstToken) {
+		return false
+	}
+	query, tokens := text(request.Query), 0
+	results := make([]object, len(request.Documents))
+	for i, document := range request.Documents {
+		score := float64(crc32.ChecksumIEEE([]byte(query+" "+document)))/(1<<31) - 1
+		results[i] = object{"index": i, "relevance_score": score}
+		tokens += len(strings.Fields(query)) + len(strings.Fields(document))
+	}
+	sort.Slice(results, func(a, b int) bool {
+		return results[a]["relevance_score"].(float64) > results[b]["relevance_score"].(float64)
+	})
+	e.promptTokens.Add(int64(tokens))
+	answer(w, http.StatusOK, object{
+		"model": e.flags.alias, "object": "list", "results": results,
 		"usage": object{"prompt_tokens": tokens, "total_tokens": tokens},
 	})
 	return true

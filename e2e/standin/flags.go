@@ -10,6 +10,7 @@ type flags struct {
 	host, port, alias, model string
 	parallel, contextSize    int
 	metrics, embeddings      bool
+	rerank                   bool
 }
 
 // arity names every flag that is taken, with its number of values: those that
@@ -20,6 +21,7 @@ var arity = map[string]int{
 	"--fit": 1, "--n-gpu-layers": 1, "--cache-type-k": 1, "--cache-type-v": 1, "--flash-attn": 1,
 	"--temp": 1, "--seed": 1, "--batch-size": 1, "--ubatch-size": 1, "--pooling": 1, "--verbosity": 1,
 	"--metrics": 0, "--cache-prompt": 0, "--no-cache-prompt": 0, "--no-warmup": 0, "--embeddings": 0,
+	"--reranking": 0, "--rerank": 0,
 }
 
 func parseFlags(arguments []string) (flags, error) {
@@ -43,6 +45,7 @@ func parseFlags(arguments []string) (flags, error) {
 	read := flags{
 		host: found["--host"], port: found["--port"], alias: found["--alias"], model: found["--model"],
 		metrics: has("--metrics"), embeddings: has("--embeddings"),
+		rerank: has("--reranking") || has("--rerank"),
 	}
 	if read.alias == "" {
 		read.alias = read.model

@@ -1,7 +1,7 @@
 """Requests whose answers must have the same shape from the stand-in as from llama-server, and what a shape is.
 
-`python -m tests.standin.questions URL` asks a real llama-server, started with `--embeddings --pooling mean --metrics`,
-and writes `recorded.json`.
+`python -m tests.standin.questions URL RERANKING_URL` asks two real llama-servers, started with `--embeddings --pooling
+mean --metrics` and with `--reranking --metrics`, and writes `recorded.json`.
 """
 
 import json
@@ -31,6 +31,14 @@ QUESTIONS: Final[dict[str, tuple[str, dict[str, Any] | None]]] = {
     "completion stream": ("/v1/completions", {**_TEXT, **_STREAM}),
     "completion stream with usage": ("/v1/completions", {**_TEXT, **_USAGE}),
     "embeddings": ("/v1/embeddings", {"input": ["Hello", "you"]}),
+    "rerank by one that does not": ("/v1/rerank", {"query": "Hello", "documents": ["you"]}),
+}
+
+#: The same for a server that reranks.
+RERANKING: Final[dict[str, tuple[str, dict[str, Any] | None]]] = {
+    "rerank": ("/v1/rerank", {"query": "Hello", "documents": ["Hello you", "bye"]}),
+    "rerank without query": ("/v1/rerank", {"documents": ["you"]}),
+    "rerank without documents": ("/v1/rerank", {"query": "Hello"}),
 }
 
 
@@ -51,9 +59,9 @@ def shape(value: Any) -> Any:
             return "string"
 
 
-def ask(client: httpx.Client, name: str) -> dict[str, Any]:
+def ask(client: httpx.Client, question: tuple[str, dict[str, Any] | None]) -> dict[str, Any]:
     """The shape of an answer: status, the headers that proxies act on, and the body or the events of a stream."""
-    path, body = QUESTIONS[name]
+    path, body = question
     answer = client.get(path) if body is None else client.post(path, json=body)
     kept = ("content-type", "connection", "keep-alive", "transfer-encoding", "x-accel-buffering")
     told: dict[str, Any] = {
@@ -72,8 +80,10 @@ def ask(client: httpx.Client, name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    with httpx.Client(base_url=sys.argv[1], timeout=30) as client:
-        lines = [f"{json.dumps(name)}: {json.dumps(ask(client, name))}" for name in QUESTIONS]
+    lines = []
+    for url, questions in zip(sys.argv[1:], (QUESTIONS, RERANKING), strict=True):
+        with httpx.Client(base_url=url, timeout=30) as client:
+            lines += [f"{json.dumps(name)}: {json.dumps(ask(client, q))}" for name, q in questions.items()]
     RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

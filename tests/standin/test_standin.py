@@ -18,7 +18,7 @@ import yaml
 
 from e2e import standin
 from e2e.cluster import binaries
-from tests.standin.questions import QUESTIONS, RECORDED, ask
+from tests.standin.questions import QUESTIONS, RECORDED, RERANKING, ask
 
 pytestmark = pytest.mark.integration
 
@@ -103,9 +103,11 @@ def recorded() -> dict[str, Any]:
 
 
 def test_answers_have_the_shapes_of_the_real_server(start: Start, recorded: dict[str, Any]) -> None:
-    with start("--embeddings") as engine:
-        for name in QUESTIONS:
-            assert ask(engine.client, name) == recorded[name], name
+    assert recorded.keys() == QUESTIONS.keys() | RERANKING.keys()
+    for flag, questions in (("--embeddings", QUESTIONS), ("--reranking", RERANKING)):
+        with start(flag) as engine:
+            for name, question in questions.items():
+                assert ask(engine.client, question) == recorded[name], name
 
 
 def test_tokens_follow_from_the_prompt_and_streamed_or_not_they_are_the_same(start: Start) -> None:
