@@ -163,8 +163,8 @@ def test_streams_go_on_while_services_come_and_go(
 ) -> None:
     url = gateway(space)["status"]["url"]
     lives = {pod["metadata"]["uid"]: restarts(pod) for pod in pods(space)}
-    # Streams of 20 s, twice as many as run at once.
-    load = Load(url=url, model="left", ids="held", count=40, workers=20, tokens=200, pause_s=0.1)
+    # Streams of 15 s, twice as many as run at once; requestTimeout would end them after 20 s.
+    load = Load(url=url, model="left", ids="held", count=40, workers=20, tokens=150, pause_s=0.1)
     with sending(installed.tools, load) as told:
         space.apply(standin(installed, "third"))
         came = wait_until_listed(space, "left", RIGHT, "third")
