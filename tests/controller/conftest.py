@@ -63,6 +63,8 @@ class Rig:
     #: The annotation of each gateway pod that the kubelet has acted upon.
     brought: dict[str, str] = field(default_factory=dict)
     resync_s: float = 600.0
+    #: Roles whose Deployments get no pods yet.
+    waiting: set[str] = field(default_factory=set)
     _running: OperatorThread | None = None
 
     async def start(self) -> None:
@@ -135,7 +137,9 @@ class Rig:
                 controllers = [o["uid"] for o in child["metadata"].get("ownerReferences", ())]
                 if controllers and not owners.intersection(controllers):
                     self.api.remove(kind, child["metadata"]["name"])
-        deployments = self.all(DEPLOYMENTS)
+        deployments = [
+            d for d in self.all(DEPLOYMENTS) if d["metadata"]["labels"][names.LABEL_ROLE] not in self.waiting
+        ]
         for deployment in deployments:
             wanted = int(deployment["spec"]["replicas"])
             status = {
