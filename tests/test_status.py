@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftmark.api import conditions as c
-from draftmark.api.conditions import Condition, shorten, write_conditions
+from draftmark.api import names
+from draftmark.api.conditions import Condition, Obstacle, shorten, write_conditions
 from draftmark.api.inference_service_status import InferenceServiceStatus
 from draftmark.api.times import write_time
 from draftmark.decide import decide
@@ -20,7 +21,7 @@ from draftmark.decision import RevisionReport, Suggestion
 from draftmark.facts.pods import is_ready
 from draftmark.observation import Observation, Proof
 from draftmark.plan import Layout, Plan, Reason, Unplannable
-from draftmark.status import Obstacle, Transition, differs, make_status, transitions
+from draftmark.status import Transition, differs, make_status, transitions
 from tests.simulation import CRASHES, HANGS, Edit, Reconcile, Rest, Time, empty_world, simulate
 from tests.specs import (
     MINUTE,
@@ -102,6 +103,19 @@ def broken(role: str, *, seen: Observation | None = None) -> Observation:
     return replace(seen, router_pods=pods) if role == "router" else replace(seen, gateway_pods=pods, gateways={})
 
 
+#: Of the observations here.
+GATEWAYS = frozenset(p["metadata"]["name"] for p in running().gateway_pods)
+
+
+def of_0_1_0(**fields: Any) -> Observation:
+    """A service whose Service selects the engines, as 0.1.0 made it; it has answered then."""
+    seen = proven()
+    services = deepcopy(seen.children["Service"])
+    [front] = [s for s in services if s["metadata"]["name"] == seen.name]
+    front["spec"]["selector"] = names.selector_labels(seen.name)
+    return replace(seen, children={**seen.children, "Service": services}, proof=None, **fields)
+
+
 BLOCKED = Obstacle(
     code="ForeignObject", message="Service 'tiny' belongs to somebody else. Rename one.", needs_human=True
 )
@@ -169,6 +183,18 @@ SITUATIONS = [
     Situation(name="the router's image is missing", seen=broken("router"), available="True PodsReady",
               progressing="False Complete", ready="False RouterNotReady", kstatus="Stalled",
               told=("'tiny-router-ea525689'", "manifest unknown")),
+    Situation(name="the gateway tells nothing, unproven", seen=replace(with_pods(ready_pod(revision()), ready=1), gateways={}, silent_gateways=GATEWAYS),
+              available="True PodsReady", progressing="True GatewayUnreachable", ready="False GatewayUnreachable", kstatus="Reconciling",
+              told=("1 of 1 gateway pods", "port 8081", "network policies")),
+    Situation(name="the gateway tells nothing, and it serves", seen=replace(proven(), gateways={}, silent_gateways=GATEWAYS),
+              available="True PodsReady", progressing="True GatewayUnreachable", ready="True Serving", kstatus="Reconciling"),
+    Situation(name="a gateway that has gone was silent", seen=replace(proven(), silent_gateways=frozenset({"another"})),
+              available="True PodsReady", progressing="False Complete", ready="True Serving", kstatus=""),
+    Situation(name="of 0.1.0, and its gateway has not answered", seen=of_0_1_0(), available="True PodsReady",
+              progressing="True MovingToGateway", ready="True Serving", kstatus="Reconciling"),
+    Situation(name="of 0.1.0, and its gateway's image is missing", available="True PodsReady",
+              seen=of_0_1_0(gateway_pods=(waiting_pod("", "ErrImagePull", "manifest unknown", role="gateway"),), gateways={}),
+              progressing="True MovingToGateway", ready="True Serving", kstatus="Reconciling"),
     Situation(name="image pull", seen=with_pods(waiting_pod(revision(), "ImagePullBackOff", "manifest unknown")),
               progressing="False ImagePullFailed", ready="False ImagePullFailed", kstatus="Stalled",
               told=("example/engine:1", "manifest unknown", "engine.image")),
@@ -249,6 +275,15 @@ def test_the_message_has_what_one_needs(situation: Situation) -> None:
     message = conditions(status_of(situation))[c.READY]["message"]
     assert [part for part in situation.told if part not in message] == []
     assert message.endswith((".", "!", "?")) or "End of its log: " in message
+
+
+def test_a_service_that_has_not_moved_tells_what_it_waits_for() -> None:
+    seen = of_0_1_0(gateway_pods=(waiting_pod("", "ErrImagePull", "manifest unknown", role="gateway"),), gateways={})
+    found = conditions(make_status(seen, decide(seen, T0), T0))
+    for condition in (found[c.PROGRESSING], found[c.RECONCILING]):
+        assert (condition["status"], condition["reason"]) == ("True", "MovingToGateway")
+        assert "Clients reach the engine pods directly, as before the upgrade" in condition["message"]
+        assert "manifest unknown" in condition["message"]
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)

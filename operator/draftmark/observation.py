@@ -62,6 +62,8 @@ class Observation:
     gateway_pods: tuple[Json, ...] = ()
     #: What gateway pods told last, by the pod's name.
     gateways: Mapping[str, GatewayState] = field(default_factory=dict)
+    #: Gateway pods that are asked and have not answered for a while, by name.
+    silent_gateways: frozenset[str] = frozenset()
     #: Phase of the namespace's claims by name; None: not known.
     claims: Mapping[str, str] | None = None
     cluster: ClusterFacts = field(default_factory=ClusterFacts)

@@ -17,13 +17,15 @@ from draftmark.api.conditions import (
     NAMES_UNIQUE,
     PROGRESSING,
     READY,
-    RECONCILING,
     STALLED,
     Condition,
+    Obstacle,
+    kstatus,
     shorten,
     write_conditions,
 )
 from draftmark.api.times import write_time
+from draftmark.data_path import is_moved, no_gateway, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
 from draftmark.observation import Json, Observation
@@ -35,16 +37,6 @@ MAX_REASONS: Final = 16
 MAX_REVISIONS: Final = 5
 #: Longest message of one of the reasons, in bytes; all of them leave room for the conditions in 24 KiB.
 REASON_LENGTH: Final = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
-    """Why an object of the service could not be written, in the words of a condition."""
-
-    code: str
-    message: str
-    #: True: nothing gets better until somebody changes something.
-    needs_human: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +158,7 @@ def _conditions(
         available,
         progressing,
         ready,
-        *_kstatus(seen, decision, obstacles, contended, problem, ready),
+        *kstatus(_stalled(seen, decision, obstacles, contended, problem, ready), _busy(decision, progressing, ready)),
     ]
     if decision.plan is not None and decision.plan.args_unchecked is not None and decision.refused is None:
         conditions.append(
@@ -258,43 +250,18 @@ def _available(seen: Observation, decision: Decision) -> Condition:
     ready = sum(is_ready(pod) for pod in seen.pods)
     if not ready:
         return Condition(type=AVAILABLE, status="False", reason="NoPodReady", message="No engine pod is ready.")
-    blocked = _no_gateway(seen, decision)
-    if blocked is not None:
+    if (blocked := _cut_off(seen, decision)) is not None:
         return Condition(type=AVAILABLE, status="False", reason=blocked.code, message=blocked.message)
     return Condition(type=AVAILABLE, status="True", reason="PodsReady", message=f"{_pods(ready)} ready.")
 
 
+def _cut_off(seen: Observation, decision: Decision) -> Obstacle | None:
+    """Why clients reach nothing although engines are ready."""
+    return no_gateway(seen) if is_moved(decision) and not decision.is_paused else None
+
+
 def _pods(count: int) -> str:
     return "1 engine pod is" if count == 1 else f"{count} engine pods are"
-
-
-def _no_gateway(seen: Observation, decision: Decision) -> Obstacle | None:
-    """Why clients reach nothing although engines are ready."""
-    if decision.is_paused or any(is_ready(pod) for pod in seen.gateway_pods):
-        return None
-    if all(r.weight is None for r in decision.revisions):
-        return None  # clients do not come through it yet
-    problem = worst_problem(seen.gateway_pods)
-    why = f" {problem.message}" if problem is not None else ""
-    return Obstacle(
-        code="GatewayNotReady",
-        message=f"No pod of the gateway '{names.gateway_name(seen.name)}' is ready.{why}",
-        needs_human=problem is not None and problem.needs_human,
-    )
-
-
-def _no_router(seen: Observation, revision: str) -> Obstacle | None:
-    """Why a revision's engines are not reached although they are ready."""
-    routers = pods_of(seen.router_pods, revision)
-    if any(is_ready(pod) for pod in routers):
-        return None
-    problem = worst_problem(routers)
-    why = f" {problem.message}" if problem is not None else ""
-    return Obstacle(
-        code="RouterNotReady",
-        message=f"The router '{names.router_name(seen.name, revision)}' is not ready.{why}",
-        needs_human=problem is not None and problem.needs_human,
-    )
 
 
 def _wanted(decision: Decision, current: RevisionReport) -> int:
@@ -332,12 +299,26 @@ def _progressing(
     counted = f"revision {current.hash}: {current.ready} of {wanted} replicas are ready"
     if problem is not None and current.ready < wanted:
         return of("False" if problem.needs_human else "True", problem.code, f"{counted}. {problem.message}")
+    unheard = not_heard(seen)
+    if unheard is not None and current.ready > 0:
+        return of("True", unheard.code, f"{counted}. {unheard.message}")
     is_rolling = len(decision.revisions) > 1
     if current.ready < wanted:
         return of("True", "RollingOut" if is_rolling else "Starting", f"{counted}.")
+    if not is_moved(decision) and wanted > 0:
+        return of("True", "MovingToGateway", f"{counted}. {_moving(seen, current)}")
     if is_rolling:
         return of("True", "RollingOut", f"{counted}; the revision before is being stopped.")
     return of("False", "Complete", f"{counted}.")
+
+
+def _moving(seen: Observation, current: RevisionReport) -> str:
+    waits_for = unproven(seen, current)
+    why = f" {waits_for.message}" if waits_for is not None else ""
+    return (
+        f"Clients reach the engine pods directly, as before the upgrade, until the gateway "
+        f"'{names.gateway_name(seen.name)}' has answered once.{why}"
+    )
 
 
 def _ready(
@@ -371,7 +352,7 @@ def _ready(
         return of("False", reason, problem.message if problem is not None else progressing.message)
     if current.proven_at is None:
         return _unproven(seen, current, progressing, obstacles)
-    if (blocked := _no_gateway(seen, decision)) is not None:
+    if (blocked := _cut_off(seen, decision)) is not None:
         return of("False", blocked.code, blocked.message)
     return of("True", "Serving", f"{current.ready} of {wanted} replicas serve revision {current.hash}.")
 
@@ -387,64 +368,46 @@ def _unproven(
     if obstacles:
         # Without its objects no answer will ever come, and waiting for one would be all that the user reads.
         return of(progressing.reason, progressing.message)
-    proof = seen.proof
-    # A pod is ready a moment before every node's proxy knows of it, so a single failure says nothing.
-    has_failed = proof is not None and proof.revision == current.hash and proof.failures > 1
-    if proof is not None and has_failed and proof.problem is not None:
-        return of("RequestFailed", proof.problem)
-    if not any(is_ready(pod) for pod in seen.gateway_pods):
-        problem = worst_problem(seen.gateway_pods)
-        why = f" {problem.message}" if problem is not None else ""
-        return of("GatewayNotReady", f"No pod of the gateway '{names.gateway_name(seen.name)}' is ready.{why}")
-    if (blocked := _no_router(seen, current.hash)) is not None:
+    if (blocked := unproven(seen, current)) is not None:
         return of(blocked.code, blocked.message)
     if progressing.reason == "RollingOut":
         return of("RollingOut", progressing.message)
     return of("AwaitingFirstAnswer", "The pods are ready; the first request through the gateway is due.")
 
 
-def _kstatus(
+def _stalled(
     seen: Observation,
     decision: Decision,
     obstacles: Sequence[Obstacle],
     contended: Sequence[Obstacle],
     problem: PodProblem | None,
     ready: Condition,
-) -> list[Condition]:
-    """`Reconciling` and `Stalled`, of which at most one is true: kstatus reads them before anything else."""
-    stalled = next(
-        (
-            (code, message)
-            for code, message, holds in (
-                (decision.refused and decision.refused.code, decision.refused and decision.refused.message, True),
-                ("Held", decision.held, decision.held is not None),
-                *((o.code, o.message, o.needs_human) for o in (*obstacles, *contended)),
-                (problem and problem.code, problem and problem.message, bool(problem and problem.needs_human)),
-                (ready.reason, ready.message, _is_withdrawn(decision) or _is_cut_off(seen, decision, ready)),
-            )
-            if code and holds
-        ),
-        None,
-    )
+) -> tuple[str, str] | None:
+    """What waits for somebody."""
+    if decision.refused is not None:
+        return decision.refused.code, decision.refused.message
+    if decision.held is not None:
+        return "Held", decision.held
+    known: list[Obstacle | PodProblem] = [*obstacles, *contended, *([problem] if problem is not None else [])]
+    for found in known:
+        if found.needs_human:
+            return found.code, found.message
+    if _is_withdrawn(decision) or _is_cut_off(seen, decision, ready):
+        return ready.reason, ready.message
+    return None
+
+
+def _busy(decision: Decision, progressing: Condition, ready: Condition) -> tuple[str, str] | None:
+    """What is under way."""
+    if decision.is_paused:
+        return None
+    if ready.status != "True" and ready.reason != "ScaledToZero":
+        return ready.reason, ready.message
     current = next((r for r in decision.revisions if r.is_current), None)
-    settled = ready.status == "True" or ready.reason == "ScaledToZero"
-    busy = not settled or len(decision.revisions) > 1
-    busy = busy or (current is not None and current.ready != _wanted(decision, current))
-    is_reconciling = busy and stalled is None and not decision.is_paused
-    return [
-        Condition(
-            type=RECONCILING,
-            status="True" if is_reconciling else "False",
-            reason=ready.reason if is_reconciling else "Settled",
-            message=ready.message if is_reconciling else "",
-        ),
-        Condition(
-            type=STALLED,
-            status="True" if stalled else "False",
-            reason=stalled[0] if stalled else "NotStalled",
-            message=str(stalled[1]) if stalled else "",
-        ),
-    ]
+    is_short = current is not None and current.ready != _wanted(decision, current)
+    if progressing.status == "True" or len(decision.revisions) > 1 or is_short:
+        return progressing.reason, progressing.message
+    return None
 
 
 def _is_cut_off(seen: Observation, decision: Decision, ready: Condition) -> bool:

@@ -86,7 +86,8 @@ async def eventually(holds: Callable[[], object], within_s: float = 5.0) -> None
 @pytest.fixture
 async def rig(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     monkeypatch.setattr(gateways, "_ASK_AGAIN_S", 0.02)
-    monkeypatch.setattr(gateways, "_POKE_AGAIN_S", 0.2)
+    monkeypatch.setattr(gateways, "_POKES_S", (0.0, 0.2, 0.2))
+    monkeypatch.setattr(gateways, "SILENT_AFTER_S", 0.3)
     monkeypatch.setattr(gateways, "_TIMEOUT_S", 0.5)
     async with FakeGateways() as pods, ApiClient(Credentials.plain(fake_api.url)) as client:
         woken: list[Key] = []
@@ -110,12 +111,29 @@ async def test_a_pod_that_is_behind_is_hurried_once_and_the_service_is_looked_at
     assert rig.pokes() == ["c1.r2.0"]
 
 
-async def test_a_pod_that_stays_behind_is_hurried_again(rig: Rig) -> None:
-    """The kubelet may have looked a moment before it heard of the change."""
+async def test_a_pod_that_stays_behind_is_hurried_again_and_not_for_ever(rig: Rig) -> None:
+    """The kubelet may have looked a moment before it heard of the change; a pod that cannot follow is no reason to write
+    for ever."""
     rig.add_pod(1, OLD)
     rig.gateways.follow(KEY, TARGET)
     await eventually(lambda: len(rig.pokes()) >= 3)
-    assert rig.pokes()[:3] == ["c1.r2.0", "c1.r2.1", "c1.r2.2"]
+    asked = len(rig.pods.asked)
+    await eventually(lambda: len(rig.pods.asked) >= asked + 15)
+    assert rig.pokes() == ["c1.r2.0", "c1.r2.1", "c1.r2.2"]
+    for _ in range(3):  # the service is looked at again and again meanwhile
+        rig.gateways.follow(KEY, TARGET)
+    assert len(rig.api.writes) == 3
+
+
+async def test_a_pod_that_stays_behind_is_asked_more_and_more_seldom(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "_ASK_AGAIN_S", 0.001)
+    monkeypatch.setattr(gateways, "_ASK_AT_MOST_S", 0.05)
+    rig.add_pod(1, OLD)
+    rig.gateways.follow(KEY, TARGET)
+    await asyncio.sleep(1.1)  # from here on 0.05 s lie between two questions
+    asked = len(rig.pods.asked)
+    await asyncio.sleep(0.5)
+    assert 0 < len(rig.pods.asked) - asked <= 10
 
 
 async def test_only_the_pod_that_is_behind_is_hurried(rig: Rig) -> None:
@@ -178,7 +196,7 @@ async def test_a_new_target_takes_the_place_of_the_one_before(rig: Rig) -> None:
      '{"config": "c1", "runtime": "r2", "revisions": []}', web.Response(status=302, headers={"Location": "/"})],
     ids=["closes", "text", "list", "empty", "no revisions", "no number", "list of revisions", "redirect"],
 )  # fmt: skip
-async def test_a_pod_that_does_not_answer_is_forgotten_and_hurried(rig: Rig, answer: web.Response | str | None) -> None:
+async def test_a_pod_that_does_not_answer_is_forgotten_and_told_of(rig: Rig, answer: web.Response | str | None) -> None:
     address = rig.add_pod(1, OLD)
     rig.gateways.follow(KEY, TARGET)
     await eventually(lambda: rig.see(1))
@@ -186,7 +204,14 @@ async def test_a_pod_that_does_not_answer_is_forgotten_and_hurried(rig: Rig, ans
     if answer is not None:
         rig.pods.answers[address] = answer
     await eventually(lambda: rig.see(1) is None)
-    await eventually(lambda: len(rig.pokes()) > 1)
+    rig.woken.clear()
+    assert rig.world.silent.get(KEY, frozenset()) == frozenset()
+    await eventually(lambda: "gateway-1" in rig.world.silent.get(KEY, ()))
+    assert rig.woken == [KEY]
+    rig.pods.answers.clear()
+    rig.pods.working_with[address] = NEW
+    await eventually(lambda: rig.is_over())
+    assert rig.world.silent[KEY] == frozenset()
 
 
 async def test_a_pod_that_is_not_ready_is_not_asked(rig: Rig) -> None:
@@ -197,15 +222,38 @@ async def test_a_pod_that_is_not_ready_is_not_asked(rig: Rig) -> None:
     assert rig.pods.asked == ["127.0.0.2"]
 
 
-async def test_patience_ends_and_the_service_is_looked_at_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways, "_PATIENCE_S", 0.3)
-    rig.add_pod(1, OLD)
-    rig.woken.clear()
+async def test_a_pod_that_tells_nothing_is_hurried_once(rig: Rig) -> None:
+    """Whether it has followed would not be known, so each further write would be followed by the next."""
+    rig.add_pod(1)
     rig.gateways.follow(KEY, TARGET)
+    await eventually(lambda: len(rig.pods.asked) >= 25)
+    assert rig.pokes() == ["c1.r2.0"]
+
+
+async def test_the_service_is_looked_at_when_one_of_its_pods_has_followed(rig: Rig) -> None:
+    """What is decided may need one pod only, and the other one may never answer."""
+    address = rig.add_pod(1, OLD)
+    rig.add_pod(2)
+    rig.gateways.follow(KEY, TARGET)
+    await eventually(lambda: rig.world.silent.get(KEY))
+    rig.woken.clear()
+    rig.pods.working_with[address] = NEW
     await eventually(lambda: rig.woken)
-    asked = len(rig.pods.asked)
-    await asyncio.sleep(0.2)
-    assert len(rig.pods.asked) == asked
+    assert rig.see(1).runtime == "r2"
+
+
+async def test_requests_that_come_and_go_wake_nobody_meanwhile(rig: Rig) -> None:
+    address = rig.add_pod(1, OLD)
+    rig.gateways.follow(KEY, TARGET)
+    await eventually(lambda: rig.see(1))
+    await asyncio.sleep(0.05)
+    rig.woken.clear()
+    for running in (5, 6, 7):
+        asked = len(rig.pods.asked)
+        busy = {"0123abcd": {"running": running, "waiting": 0, "weight": 1}}
+        rig.pods.working_with[address] = {**OLD, "revisions": busy}
+        await eventually(lambda asked=asked: len(rig.pods.asked) >= asked + 2)  # type: ignore[misc]
+    assert rig.woken == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 409, 500])

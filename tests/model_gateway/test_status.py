@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from draftmark.api.conditions import Obstacle
 from draftmark.api.crd import structural
 from draftmark.api.model_gateway import ModelGatewayStatus
 from draftmark.model_gateway.decide import decide_model_gateway
 from draftmark.model_gateway.observation import ModelGatewayObservation
 from draftmark.model_gateway.status import make_model_gateway_status
-from draftmark.status import Obstacle, transitions
+from draftmark.status import transitions
 from tests.golden_model_gateway import service
 from tests.model_gateway.test_decide import NOW, pod, seen, state
 
@@ -87,6 +88,14 @@ def test_pods_with_an_old_list_are_under_way_and_those_not_asked_yet_are_not() -
     assert said(status(behind), "Reconciling") == ("True", "Updating")
     assert said(status(behind), "Ready") == ("True", "Serving")
     assert status(replace(SERVED, states={"p": state(target.config)})) == status(SERVED)
+
+
+def test_pods_that_tell_nothing_are_told() -> None:
+    silent = replace(SERVED, states={}, silent=frozenset({"q", "gone"}))
+    assert said(status(silent), "Reconciling") == ("True", "GatewayUnreachable")
+    assert said(status(silent), "Ready") == ("True", "Serving")
+    [told] = [c for c in status(silent)["conditions"] if c["type"] == "Reconciling"]
+    assert "1 of 2 gateway pods" in told["message"]
 
 
 def test_names_that_stand_twice_are_told_with_both_services_and_once() -> None:

@@ -43,6 +43,33 @@ class Condition:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """What stands in the way of an object, in the words of a condition."""
+
+    code: str
+    message: str
+    #: True: nothing gets better until somebody changes something.
+    needs_human: bool
+
+
+def kstatus(stalled: tuple[str, str] | None, busy: tuple[str, str] | None) -> list[Condition]:
+    """`Reconciling` and `Stalled`, of which at most one is true: kstatus reads them before anything else.
+
+    Args:
+        stalled: Reason and message of what waits for somebody; None: nothing does.
+        busy: Reason and message of what is under way; None: nothing is.
+    """
+    if stalled is not None:
+        busy = None
+    working = busy or ("Settled", "")
+    waiting = stalled or ("NotStalled", "")
+    return [
+        Condition(type=RECONCILING, status="True" if busy else "False", reason=working[0], message=working[1]),
+        Condition(type=STALLED, status="True" if stalled else "False", reason=waiting[0], message=waiting[1]),
+    ]
+
+
 def write_conditions(
     conditions: Iterable[Condition], *, before: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[dict[str, Any]]:

@@ -25,11 +25,14 @@ from draftmark.observation import GatewayState, Json, RevisionTraffic
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two questions to a pod, and until its annotation is changed again.
+#: Seconds between two questions to a pod: at first, and at most. A twentieth of the time that it has taken so far.
 _ASK_AGAIN_S: Final = 0.25
-_POKE_AGAIN_S: Final = 2.0
-#: Seconds after which the reconcile is asked again what should be there.
-_PATIENCE_S: Final = 10.0
+_ASK_AT_MOST_S: Final = 5.0
+#: Seconds from one change of a pod's annotation to the next. After the last one the kubelet looks by itself, once a
+#: minute, and more writes would not hurry a pod that cannot follow.
+_POKES_S: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+#: Seconds without an answer after which a pod counts as silent, and the service's status says so.
+SILENT_AFTER_S: Final = 5.0
 #: Seconds for one answer. A gateway answers without asking anybody.
 _TIMEOUT_S: Final = 2.0
 _FIELD_MANAGER: Final = "draftmark-gateway"
@@ -64,6 +67,9 @@ class Followed(Protocol):
 
     @property
     def gateways(self) -> dict[Key, dict[str, GatewayState]]: ...
+
+    @property
+    def silent(self) -> dict[Key, frozenset[str]]: ...
 
     def knows(self, key: Key) -> bool: ...
 
@@ -116,15 +122,19 @@ class Gateways:
 
     async def _follow(self, key: Key, target: GatewayTarget) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + _PATIENCE_S
+        began = loop.time()
         poked: dict[str, tuple[int, float]] = {}
+        heard: dict[str, float] = {}
         before = self._known(key)
-        while loop.time() < until and self.world.knows(key):
+        followed: frozenset[str] | None = None
+        while self.world.knows(key):
             pods = [pod for pod in self.world.pods_of(key, names.ROLE_GATEWAY) if is_ready(pod)]
             states = await asyncio.gather(*(self.ask(key, pod) for pod in pods))
+            answers = list(zip(pods, states, strict=True))
+            self._note_silence(key, answers, heard)
             behind = [
-                pod
-                for pod, state in zip(pods, states, strict=True)
+                (pod, state)
+                for pod, state in answers
                 if state is None or (state.config, state.runtime) != (target.config, target.runtime)
             ]
             if not behind:
@@ -132,9 +142,37 @@ class Gateways:
                     self.world.wake(key)
                 # Otherwise there is nothing to decide: who waits for a drain asks again at its own pace.
                 return
+            # One pod that has followed may be enough to go on, and another one may never answer.
+            there = frozenset(str(p["metadata"]["name"]) for p in pods) - {
+                str(p["metadata"]["name"]) for p, _ in behind
+            }
+            if followed is not None and there != followed:
+                self.world.wake(key)
+            followed = there
             await self._poke(key, target, behind, poked)
-            await asyncio.sleep(_ASK_AGAIN_S)
-        self.world.wake(key)
+            await asyncio.sleep(min(max(_ASK_AGAIN_S, (loop.time() - began) / 20), _ASK_AT_MOST_S))
+
+    def _note_silence(
+        self, key: Key, answers: Sequence[tuple[Json, GatewayState | None]], heard: dict[str, float]
+    ) -> None:
+        """Keep which pods have told nothing for a while, and have the service looked at when that changes.
+
+        Args:
+            heard: When each pod answered last, or was asked first, by name.
+        """
+        at = asyncio.get_running_loop().time()
+        for pod, state in answers:
+            name = str(pod["metadata"]["name"])
+            if state is not None:
+                heard[name] = at
+            heard.setdefault(name, at)
+        there = {str(pod["metadata"]["name"]) for pod, _ in answers}
+        before = self.world.silent.get(key, frozenset())
+        told = {str(pod["metadata"]["name"]) for pod, state in answers if state is not None}
+        silent = frozenset(name for name in there - told if name in before or at - heard[name] >= SILENT_AFTER_S)
+        if silent != before:
+            self.world.silent[key] = silent
+            self.world.wake(key)
 
     def _known(self, key: Key) -> dict[str, tuple[object, ...]]:
         """What the pods have told, without when."""
@@ -165,13 +203,19 @@ class Gateways:
         return state
 
     async def _poke(
-        self, key: Key, target: GatewayTarget, pods: Sequence[Json], poked: dict[str, tuple[int, float]]
+        self,
+        key: Key,
+        target: GatewayTarget,
+        behind: Sequence[tuple[Json, GatewayState | None]],
+        poked: dict[str, tuple[int, float]],
     ) -> None:
         at = asyncio.get_running_loop().time()
-        for pod in pods:
+        for pod, state in behind:
             name = str(pod["metadata"]["name"])
-            count, last = poked.get(name, (0, at - _POKE_AGAIN_S))
-            if at - last < _POKE_AGAIN_S:
+            count, last = poked.get(name, (0, at))
+            # One that tells nothing would not tell either whether it has followed.
+            limit = len(_POKES_S) if state is not None else 1
+            if count >= limit or at - last < _POKES_S[count]:
                 continue
             poked[name] = (count + 1, at)
             value = f"{target.config}.{target.runtime}.{count}"

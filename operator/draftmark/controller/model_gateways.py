@@ -68,6 +68,8 @@ class ModelGatewayWorld:
     add: Callable[[ModelGatewayKey, Priority], None]
     #: What gateway pods told last, by the pod's name.
     gateways: dict[Key, dict[str, GatewayState]] = field(default_factory=dict)
+    #: Pods that are asked and have not answered for a while, by name.
+    silent: dict[Key, frozenset[str]] = field(default_factory=dict)
     objects: Informer[Json] = field(init=False)
     services: Informer[Json] = field(init=False)
     _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class ModelGatewayWorld:
             unread={kind.kind: why for kind, informer in children.items() if (why := unread(informer))},
             pods=self.pods_of(plain, names.ROLE_GATEWAY),
             states=self.gateways.get(plain, {}),
+            silent=self.silent.get(plain, frozenset()),
             defaults=self.world.defaults,
         )
 
@@ -158,6 +161,7 @@ class ModelGatewayWorld:
         key = key_of(item)
         if new is None or (old is not None and old["metadata"]["uid"] != new["metadata"]["uid"]):
             self.gateways.pop(key, None)
+            self.silent.pop(key, None)
         self.add(ModelGatewayKey(*key), Priority.DELETION if new is None else Priority.CHANGE)
 
     def _on_service(self, old: Json | None, new: Json | None) -> None:

@@ -49,6 +49,8 @@ class World:
     proofs: dict[Key, tuple[str, Proof]] = field(default_factory=dict)
     #: What gateway pods told last, by the pod's name.
     gateways: dict[Key, dict[str, GatewayState]] = field(default_factory=dict)
+    #: Gateway pods that are asked and have not answered for a while, by name.
+    silent: dict[Key, frozenset[str]] = field(default_factory=dict)
     children: dict[Kind, Informer[dict[str, Any]]] = field(default_factory=dict)
     pods: Informer[Json] = field(init=False)
     claims: Informer[Json] = field(init=False)
@@ -104,6 +106,7 @@ class World:
     def _forget(self, key: Key) -> None:
         self.proofs.pop(key, None)
         self.gateways.pop(key, None)
+        self.silent.pop(key, None)
 
     def knows(self, key: Key) -> bool:
         """Whether there is an InferenceService of this name."""
@@ -124,6 +127,7 @@ class World:
             router_pods=self.pods_of(key, names.ROLE_ROUTER),
             gateway_pods=self.pods_of(key, names.ROLE_GATEWAY),
             gateways=self.gateways.get(key, {}),
+            silent_gateways=self.silent.get(key, frozenset()),
             claims=self._claims_in.get(key[0], {}) if not unread(self.claims) else None,
             cluster=self.cluster_facts(),
             defaults=self.defaults,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from draftmark import decision as decided
 from draftmark.api import names
+from draftmark.api.conditions import Obstacle
 from draftmark.cluster import kinds
 from draftmark.cluster.apply import Applier
 from draftmark.cluster.client import ApiClient
@@ -33,7 +34,7 @@ from draftmark.controller.queue import TryAgain
 from draftmark.decide import decide
 from draftmark.decision import Decision, ProveRevision
 from draftmark.observation import Json, Observation, Proof
-from draftmark.status import Obstacle, differs, make_status, transitions
+from draftmark.status import differs, make_status, transitions
 
 logger = logging.getLogger(__name__)
 

@@ -26,6 +26,8 @@ class ModelGatewayObservation:
     pods: tuple[Json, ...] = ()
     #: What pods told last, by name.
     states: Mapping[str, GatewayState] = field(default_factory=dict)
+    #: Pods that are asked and have not answered for a while, by name.
+    silent: frozenset[str] = frozenset()
     defaults: Defaults = field(default_factory=Defaults)
 
     @property

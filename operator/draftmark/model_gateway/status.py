@@ -10,15 +10,15 @@ from draftmark.api.conditions import (
     CONTENDED,
     NAMES_UNIQUE,
     READY,
-    RECONCILING,
-    STALLED,
     Condition,
+    Obstacle,
     Status,
+    kstatus,
     write_conditions,
 )
+from draftmark.data_path import gateways_not_heard
 from draftmark.facts.pods import PodProblem, is_ready, worst_problem
 from draftmark.model_gateway.observation import ModelGatewayDecision, ModelGatewayObservation
-from draftmark.status import Obstacle
 
 #: Bound of the list, as in the schema.
 MAX_MODELS: Final = 200
@@ -74,7 +74,11 @@ def _conditions(
         else Condition(type=ACCEPTED, status="False", reason="InvalidSpec", message=decision.refused)
     )
     ready = _ready(seen, decision, obstacles, problem)
-    conditions = [accepted, ready, *_kstatus(seen, decision, obstacles, contended, problem, ready)]
+    conditions = [
+        accepted,
+        ready,
+        *kstatus(_stalled(decision, obstacles, contended, problem), _busy(seen, decision, obstacles, ready)),
+    ]
     if decision.held is None and decision.refused is None:
         conditions.append(_names_unique(decision))
     if contended:
@@ -129,43 +133,22 @@ def _ready(
     return of("True", "Serving", f"{count} model{'' if count == 1 else 's'} behind {seen.name}.")
 
 
-def _kstatus(
-    seen: ModelGatewayObservation,
+def _stalled(
     decision: ModelGatewayDecision,
     obstacles: Sequence[Obstacle],
     contended: Sequence[Obstacle],
     problem: PodProblem | None,
-    ready: Condition,
-) -> list[Condition]:
-    """`Reconciling` and `Stalled`, of which at most one is true: kstatus reads them before anything else."""
-    stalled = next(
-        (
-            (code, message)
-            for code, message, holds in (
-                ("InvalidSpec", decision.refused, decision.refused is not None),
-                ("Held", decision.held, decision.held is not None),
-                *((o.code, o.message, o.needs_human) for o in (*obstacles, *contended)),
-                (problem and problem.code, problem and problem.message, bool(problem and problem.needs_human)),
-            )
-            if code and holds
-        ),
-        None,
-    )
-    busy = _busy(seen, decision, obstacles, ready) if stalled is None else None
-    return [
-        Condition(
-            type=RECONCILING,
-            status="True" if busy else "False",
-            reason=busy[0] if busy else "Settled",
-            message=busy[1] if busy else "",
-        ),
-        Condition(
-            type=STALLED,
-            status="True" if stalled else "False",
-            reason=stalled[0] if stalled else "NotStalled",
-            message=str(stalled[1]) if stalled else "",
-        ),
-    ]
+) -> tuple[str, str] | None:
+    """What waits for somebody."""
+    if decision.refused is not None:
+        return "InvalidSpec", decision.refused
+    if decision.held is not None:
+        return "Held", decision.held
+    known: list[Obstacle | PodProblem] = [*obstacles, *contended, *([problem] if problem is not None else [])]
+    for found in known:
+        if found.needs_human:
+            return found.code, found.message
+    return None
 
 
 def _busy(
@@ -179,6 +162,8 @@ def _busy(
     live = [pod for pod in seen.pods if is_ready(pod)]
     if len(live) < decision.replicas:
         return "Starting", f"{len(live)} of {decision.replicas} pods are ready."
+    if (unheard := gateways_not_heard([str(pod["metadata"]["name"]) for pod in live], seen.silent)) is not None:
+        return unheard.code, unheard.message
     target = decision.target
     # Of a pod that has not been asked yet nothing is said: after a restart of the operator that is every pod.
     told = [state for pod in live if (state := seen.states.get(str(pod["metadata"]["name"]))) is not None]
