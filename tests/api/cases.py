@@ -94,7 +94,7 @@ _WITH_SPREAD = with_field(spec(), "podTemplate.topologySpread[0]", _SPREAD)
 _LABEL, _NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 _KEY, _LABEL_VALUE = "[-._a-zA-Z0-9]+$", "[-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 _QUANTITY = "[eEinumkKMGTP]*"
-_DURATION, _COUNT = "([0-9]{1,6}s)?$", "(0|[1-9][0-9]{0,2})%)$"
+_DURATION, _COUNT = "([0-9]{1,6}s)?$", "is no number of pods"
 
 CASES: tuple[Case, ...] = (
     # metadata
@@ -172,6 +172,9 @@ CASES: tuple[Case, ...] = (
     _field("rollout.maxSurge", "999%", "1000%", _COUNT, name="rollout.maxSurge too large a share"),
     _field("rollout.maxUnavailable", "1", "all", _COUNT),
     _field("rollout.maxUnavailable", 0, "00", _COUNT, name="rollout.maxUnavailable with zeros in front"),
+    _field("rollout.maxSurge", 9999, 10000, _COUNT, name="rollout.maxSurge as a number too large"),
+    _field("rollout.maxSurge", 0, -1, _COUNT, name="rollout.maxSurge below none", base=spec(rollout={"maxUnavailable": 1})),
+    _field("rollout.maxUnavailable", 0, -1, _COUNT, name="rollout.maxUnavailable below none"),
     _field("rollout", {"maxSurge": 0, "maxUnavailable": 1}, {"maxSurge": 0, "maxUnavailable": "0%"}, "are both 0"),
     _field("rollout", {"maxUnavailable": "0%"}, {"maxSurge": "0%", "maxUnavailable": 0}, "are both 0", name="rollout of shares"),
     _field("rollout", {"maxSurge": 1}, {"maxSurge": 0}, "maxUnavailable is not set", name="rollout.maxSurge 0 alone"),

@@ -5,6 +5,7 @@ A field is here once something follows from it; DESIGN's later fields are not. T
 stays unwritten, so that a later version may choose better without changing the revision that runs.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -360,17 +361,20 @@ class TrafficSpec(ApiModel):
     )
 
 
-#: A number of pods, or a share of the wanted replicas.
+# No zeros in front: the rules below know nothing by its looks.
+_POD_COUNT: Final = "^(0|[1-9][0-9]{0,3}|(0|[1-9][0-9]{0,2})%)$"
+
+#: A number of pods, or a share of the wanted replicas. Its form is a rule of the whole: a pattern of the schema looks at
+#: text only, and this may be a number.
 PodCount = Annotated[
     str,
-    # No zeros in front: the rules below know nothing by its looks.
-    Field(
-        pattern=r"^(0|[1-9][0-9]{0,3}|(0|[1-9][0-9]{0,2})%)$",
-        max_length=8,
-        json_schema_extra={"x-kubernetes-int-or-string": True},
-    ),
+    Field(max_length=8, json_schema_extra={"x-kubernetes-int-or-string": True}),
     BeforeValidator(number_to_text),
 ]
+
+
+def _is_pod_count(text: str | None) -> bool:
+    return text is None or re.fullmatch(_POD_COUNT, text) is not None
 
 
 class RolloutSpec(ApiModel):
@@ -404,6 +408,16 @@ class RolloutSpec(ApiModel):
     without it the service goes back to the revision that it had before."""
 
     rules: ClassVar = (
+        Rule(
+            cel=f"!has(self.maxSurge) || string(self.maxSurge).matches('{_POD_COUNT}')",
+            holds=lambda r: _is_pod_count(r.max_surge),
+            message="rollout.maxSurge is no number of pods: write one from 0 to 9999, or a percentage as in 25%",
+        ),
+        Rule(
+            cel=f"!has(self.maxUnavailable) || string(self.maxUnavailable).matches('{_POD_COUNT}')",
+            holds=lambda r: _is_pod_count(r.max_unavailable),
+            message="rollout.maxUnavailable is no number of pods: write one from 0 to 9999, or a percentage as in 25%",
+        ),
         Rule(
             cel="!(has(self.maxSurge) && has(self.maxUnavailable) && string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])",
             holds=lambda r: not (r.max_surge in ("0", "0%") and r.max_unavailable in ("0", "0%")),
