@@ -6,6 +6,7 @@ from typing import Any
 
 from draftmark.api import names
 from draftmark.api.times import read_time
+from draftmark.facts.addresses import cluster_ip
 from draftmark.facts.pods import is_ready, most_crashes, worst_problem
 from draftmark.machines.revisions import Revision
 from draftmark.machines.rollout import GatewaysSeen, RevisionSeen
@@ -136,8 +137,4 @@ def see_gateways(seen: Observation, revisions: Sequence[str], queue_timeout: tim
 def router_address(seen: Observation, revision: str) -> str | None:
     """The cluster IP of a router's Service, or None before it has one."""
     name = names.router_name(seen.name, revision)
-    for service in seen.owned("Service"):
-        if service["metadata"]["name"] == name:
-            address = service.get("spec", {}).get("clusterIP")
-            return str(address) if address and address != "None" else None
-    return None
+    return cluster_ip(next((s for s in seen.owned("Service") if s["metadata"]["name"] == name), None))

@@ -20,6 +20,7 @@ from draftmark.cluster.kinds import PODS
 from draftmark.cluster.lease import LeadershipLost
 from draftmark.controller.observe import Key
 from draftmark.decision import GatewayTarget
+from draftmark.facts.addresses import in_url
 from draftmark.facts.pods import is_ready
 from draftmark.observation import GatewayState, Json, RevisionTraffic
 
@@ -183,7 +184,6 @@ class Gateways:
         """What a pod says now; None, and forgotten what it said before, where it does not answer."""
         name, address = str(pod["metadata"]["name"]), str(pod.get("status", {}).get("podIP") or "")
         states = self.world.gateways.setdefault(key, {})
-        host = f"[{address}]" if ":" in address else address
         if self._http is None:
             self._http = httpx.AsyncClient(
                 timeout=_TIMEOUT_S,
@@ -193,7 +193,7 @@ class Gateways:
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
         try:
-            answer = await self._http.get(f"http://{host}:{self.port}{names.GATEWAY_STATE_PATH}")
+            answer = await self._http.get(f"http://{in_url(address)}:{self.port}{names.GATEWAY_STATE_PATH}")
             state = read_state(answer.json(), states.get(name), self.now())
         except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError, ValueError, AttributeError) as error:
             logger.debug("Gateway pod %s does not tell its state: %s", name, error)

@@ -18,10 +18,8 @@ from draftmark.api import names
 from draftmark.cluster import kinds
 from draftmark.cluster.apply import Applier
 from draftmark.cluster.client import ApiClient
-from draftmark.cluster.errors import Conflict, NotFound
 from draftmark.cluster.informer import Informer
 from draftmark.cluster.outcomes import Contended, ObjectRef
-from draftmark.controller.events import record
 from draftmark.controller.gateways import Gateways
 from draftmark.controller.observe import (
     Key,
@@ -34,11 +32,12 @@ from draftmark.controller.observe import (
 )
 from draftmark.controller.queue import Priority, TryAgain
 from draftmark.controller.reconcile import tell_outcomes, with_kinds
+from draftmark.controller.writing import brings_back, write_status
+from draftmark.facts.addresses import cluster_ip
 from draftmark.model_gateway.decide import decide_model_gateway
 from draftmark.model_gateway.observation import ModelGatewayDecision, ModelGatewayObservation
 from draftmark.model_gateway.status import make_model_gateway_status
 from draftmark.observation import GatewayState, Json
-from draftmark.status import differs, transitions
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ class ModelGatewayWorld:
         owners = (found or {}).get("metadata", {}).get("ownerReferences") or ()
         if found is None or not any(o.get("controller") and o.get("uid") == metadata["uid"] for o in owners):
             return None
-        return _cluster_ip(found)
+        return cluster_ip(found)
 
     # What changes
 
@@ -175,7 +174,7 @@ class ModelGatewayWorld:
         item = new or old
         assert item is not None, "an informer tells of one object at least"
         is_front = item.get("kind") == kinds.SERVICES.kind and owner_name(item) == item["metadata"]["name"]
-        if is_front and _cluster_ip(old) != _cluster_ip(new):
+        if is_front and cluster_ip(old) != cluster_ip(new):
             self._wake_all(str(item["metadata"].get("namespace", "")))
 
     def on_pod(self, old: Json | None, new: Json | None) -> None:
@@ -200,11 +199,6 @@ class ModelGatewayWorld:
         for item in self.objects.values():
             if item["metadata"]["namespace"] == namespace:
                 self.wake(key_of(item))
-
-
-def _cluster_ip(service: Mapping[str, Any] | None) -> str | None:
-    address = (service or {}).get("spec", {}).get("clusterIP")
-    return str(address) if address and address != "None" else None
 
 
 def _slim_service(service: Mapping[str, Any]) -> Json:
@@ -250,7 +244,7 @@ class ModelGatewayReconciler:
         plain = (key.namespace, key.name)
         seen = self.world.observe(key)
         decision = decide_model_gateway(seen) if seen is not None else ModelGatewayDecision(is_deleted=True)
-        if seen is None or decision.is_deleted or (_brings_back(seen, decision) and await self._is_gone(seen)):
+        if seen is None or decision.is_deleted or await self._is_gone(seen, decision):
             self.gateways.leave(plain)
             return
         now = self.now()
@@ -260,46 +254,22 @@ class ModelGatewayReconciler:
             self.gateways.follow(plain, decision.target)
         obstacles, contended = tell_outcomes(outcomes)
         status = make_model_gateway_status(seen, decision, now, obstacles=obstacles, contended=contended)
-        await self._write_status(seen, status, now)
+        written = await write_status(self.client, kinds.MODEL_GATEWAYS, seen.gateway, status, now)
+        if written is not None and written is not seen.gateway:
+            self.world.objects.absorb(dict(written))
         if waits := [o.retry_after_s for o in outcomes if isinstance(o, Contended)]:
             self.wake_after(key, min(waits))
         if obstacles:
             raise TryAgain(obstacles[0].message)
 
-    async def stop(self) -> None:
-        """Ask no pod any more."""
-        await self.gateways.stop()
-
-    async def _is_gone(self, seen: ModelGatewayObservation) -> bool:
-        """Ask the API server itself: children vanish as well because their owner was deleted, and the cache may hear of
-        that last."""
+    async def _is_gone(self, seen: ModelGatewayObservation, decision: ModelGatewayDecision) -> bool:
+        """Whether children are missing because the object was deleted."""
+        if not brings_back(seen.gateway, seen.children, decision.desired):
+            return False
         live = await self.client.get(kinds.MODEL_GATEWAYS, seen.namespace, seen.name)
         is_same = live is not None and live["metadata"].get("uid") == seen.uid
         return live is None or not is_same or live["metadata"].get("deletionTimestamp") is not None
 
-    async def _write_status(self, seen: ModelGatewayObservation, status: dict[str, Any], now: datetime) -> None:
-        if not differs(seen.status, status):
-            return
-        body = {
-            "apiVersion": names.API_VERSION,
-            "kind": names.MODEL_GATEWAY_KIND,
-            # With the uid the status cannot reach a successor of the same name.
-            "metadata": {"name": seen.name, "namespace": seen.namespace, "uid": seen.uid},
-            "status": status,
-        }
-        await record(self.client, seen.gateway, transitions(seen.status, status), now)
-        try:
-            written = await self.client.apply_status(
-                kinds.MODEL_GATEWAYS, seen.namespace, seen.name, body, field_manager=names.STATUS_FIELD_MANAGER
-            )
-        except (NotFound, Conflict):
-            return  # deleted, or deleted and made again: the watch tells
-        self.world.objects.absorb(written)
-
-
-def _brings_back(seen: ModelGatewayObservation, decision: ModelGatewayDecision) -> bool:
-    """Whether children are missing that this generation already had."""
-    if seen.status.get("observedGeneration") != seen.generation:
-        return False
-    there = {(kind, item["metadata"]["name"]) for kind, items in seen.children.items() for item in items}
-    return any((m["kind"], m["metadata"]["name"]) not in there for m in decision.desired)
+    async def stop(self) -> None:
+        """Ask no pod any more."""
+        await self.gateways.stop()

@@ -7,6 +7,7 @@ import httpx
 
 from draftmark.api import names
 from draftmark.decision import ProveRevision
+from draftmark.facts.addresses import in_url
 from draftmark.plan import ModelKind
 
 #: Seconds for one token. A guess on the generous side: a large model on a busy CPU reads its prompt first.
@@ -35,7 +36,6 @@ async def prove(request: ProveRevision, *, port: int = names.GATEWAY_INNER_PORT)
     Returns:
         None when it was answered, otherwise what went wrong, with the way out.
     """
-    host = f"[{request.address}]" if ":" in request.address else request.address
     path, fields, field = _REQUESTS[request.kind]
     where = f"POST {path} through gateway pod '{request.pod}'"
     try:
@@ -44,7 +44,7 @@ async def prove(request: ProveRevision, *, port: int = names.GATEWAY_INNER_PORT)
             httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client,
             client.stream(
                 "POST",
-                f"http://{host}:{port}{path}",
+                f"http://{in_url(request.address)}:{port}{path}",
                 json={"model": request.model, **fields},
                 headers={names.HEADER_REVISION: request.revision},
             ) as response,

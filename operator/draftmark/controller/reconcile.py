@@ -12,29 +12,26 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from draftmark import decision as decided
-from draftmark.api import names
 from draftmark.api.conditions import Obstacle
 from draftmark.cluster import kinds
 from draftmark.cluster.apply import Applier
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.errors import (
     AdmissionRefused,
-    Conflict,
     Forbidden,
     Invalid,
-    NotFound,
     QuotaExceeded,
 )
 from draftmark.cluster.outcomes import Contended, Foreign, ObjectRef, Outcome, Refused, Terminating
-from draftmark.controller.events import record
 from draftmark.controller.gateways import Gateways
 from draftmark.controller.observe import Key, World
 from draftmark.controller.prove import prove
 from draftmark.controller.queue import TryAgain
+from draftmark.controller.writing import brings_back, write_status
 from draftmark.decide import decide
 from draftmark.decision import Decision, ProveRevision
 from draftmark.observation import Json, Observation, Proof
-from draftmark.status import differs, make_status, transitions
+from draftmark.status import make_status
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +79,7 @@ class Reconciler:
         if decision.is_deleted:
             self._leave(key)
             return
-        if _brings_back(seen, decision) and await self._is_gone(seen):
+        if await self._is_gone(seen, decision):
             return
         outcomes = await self._apply(seen, decision)
         if decision.gateway is not None and decision.gateway.is_awaited:
@@ -111,15 +108,6 @@ class Reconciler:
         self._stop_proof(key)
         self.gateways.leave(key)
 
-    async def _is_gone(self, seen: Observation) -> bool:
-        """Ask the API server itself: children vanish as well because the service was deleted, and the cache may hear of
-        that last."""
-        live = await self.client.get(kinds.INFERENCE_SERVICES, seen.namespace, seen.name)
-        if live is not None and live["metadata"].get("uid") == seen.uid:
-            return live["metadata"].get("deletionTimestamp") is not None
-        self.world.drop_service((seen.namespace, seen.name), seen.uid)
-        return True
-
     async def _apply(self, seen: Observation, decision: Decision) -> list[Outcome]:
         if not (decision.pins or decision.desired or decision.prune):
             return []
@@ -131,26 +119,23 @@ class Reconciler:
         return [*outcomes, *await self.applier.apply(owner, decision.desired, with_kinds(decision.prune))]
 
     async def _write_status(self, seen: Observation, status: dict[str, Any], now: datetime) -> None:
-        if not differs(seen.status, status):
-            return
-        body = {
-            "apiVersion": names.API_VERSION,
-            "kind": names.KIND,
-            # With the uid the status cannot reach a successor of the same name.
-            "metadata": {"name": seen.name, "namespace": seen.namespace, "uid": seen.uid},
-            "status": status,
-        }
-        await record(self.client, seen.service, transitions(seen.status, status), now)
-        try:
-            written = await self.client.apply_status(
-                kinds.INFERENCE_SERVICES, seen.namespace, seen.name, body, field_manager=names.STATUS_FIELD_MANAGER
-            )
-        except (NotFound, Conflict):
-            # Deleted, or deleted and made again, whose own event brings us back. What was kept of it must go: a list
-            # that began before the deletion may have brought it back.
+        written = await write_status(self.client, kinds.INFERENCE_SERVICES, seen.service, status, now)
+        if written is None:
+            # What was kept of it must go: a list that began before the deletion may have brought it back. A successor's
+            # own event brings us back.
             self.world.drop_service((seen.namespace, seen.name), seen.uid)
-            return
-        self.world.take_service(written)
+        elif written is not seen.service:
+            self.world.take_service(written)
+
+    async def _is_gone(self, seen: Observation, decision: Decision) -> bool:
+        """Whether children are missing because the service was deleted."""
+        if not brings_back(seen.service, seen.children, (*decision.pins, *decision.desired)):
+            return False
+        live = await self.client.get(kinds.INFERENCE_SERVICES, seen.namespace, seen.name)
+        if live is not None and live["metadata"].get("uid") == seen.uid:
+            return live["metadata"].get("deletionTimestamp") is not None
+        self.world.drop_service((seen.namespace, seen.name), seen.uid)
+        return True
 
     def _start_proof(self, key: Key, seen: Observation, request: ProveRevision) -> None:
         running = self._proving.get(key)
@@ -188,14 +173,6 @@ def with_kinds(refs: Iterable[decided.ObjectRef]) -> list[tuple[kinds.Kind, str,
         for ref in refs
         if (ref.api_version, ref.kind) in by_kind
     ]
-
-
-def _brings_back(seen: Observation, decision: Decision) -> bool:
-    """Whether children are missing that this generation of the service already had."""
-    if seen.status.get("observedGeneration") != seen.generation:
-        return False
-    there = {(kind, item["metadata"]["name"]) for kind, items in seen.children.items() for item in items}
-    return any((m["kind"], m["metadata"]["name"]) not in there for m in (*decision.pins, *decision.desired))
 
 
 def tell_outcomes(outcomes: Iterable[Outcome]) -> tuple[list[Obstacle], list[Obstacle]]:

@@ -19,6 +19,7 @@ from re import fullmatch
 from typing import Final
 
 from draftmark.api import names
+from draftmark.facts.addresses import in_url, is_ipv6
 from draftmark.render.templates import render_text
 
 __all__ = [
@@ -99,7 +100,7 @@ class Backend:
         """Address and port as HAProxy reads them."""
         if self.address is None:
             return None
-        return f"[{self.address}]:{self.port}" if _is_ipv6(self.address) else f"{self.address}:{self.port}"
+        return f"{in_url(self.address)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +206,7 @@ def cumulative_bounds(weights: list[int]) -> list[int]:
 def _shape(config: GatewayConfig, place: GatewayPlace, *, version: str) -> str:
     # A cluster whose Services have IPv6 addresses has IPv6 in its pods. One without may lack it in the kernel, and
     # then a listener on it does not start.
-    has_ipv6 = any(b.address is not None and _is_ipv6(b.address) for b in config.backends)
+    has_ipv6 = any(b.address is not None and is_ipv6(b.address) for b in config.backends)
     return render_text(
         "gateway/haproxy.cfg.j2",
         version=version,
@@ -224,7 +225,3 @@ def _shape(config: GatewayConfig, place: GatewayPlace, *, version: str) -> str:
         stream_timeout_s=config.request_timeout_s + SLACK_S,
         hard_stop_s=hard_stop_s(config),
     )
-
-
-def _is_ipv6(address: str) -> bool:
-    return ip_address(address).version == 6

@@ -17,6 +17,7 @@ from typing import Final
 
 from draftmark.api import names
 from draftmark.api.model_gateway import LEAST_BODY_BYTES, MOST_BODY_BYTES
+from draftmark.facts.addresses import in_url, is_ipv6
 from draftmark.render.gateway_config import (
     COMMANDS_FILE,
     CONFIG_FILE,
@@ -79,7 +80,7 @@ class Route:
     @property
     def server(self) -> str:
         """Address and port as HAProxy reads them."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return f"{in_url(self.address)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,7 @@ def _shape(
     told = _told(routes)
     # A cluster whose Services have IPv6 addresses has IPv6 in its pods. One without may lack it in the kernel, and
     # then a listener on it does not start.
-    has_ipv6 = any(":" in route.address for route in routes)
+    has_ipv6 = any(is_ipv6(route.address) for route in routes)
     return render_text(
         "model-gateway/haproxy.cfg.j2",
         version=version,
