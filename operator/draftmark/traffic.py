@@ -6,8 +6,7 @@ from typing import Final
 from draftmark.api.duration import seconds_of
 from draftmark.api.inference_service import TrafficSpec
 
-#: Above the longest generation that most people wait for. Source: the 600 s that reverse proxies in front of inference
-#: servers are commonly given.
+#: A guess: longer than most people wait for one generation. It also bounds how long an engine pod drains.
 DEFAULT_REQUEST_TIMEOUT_S: Final = 600
 DEFAULT_QUEUE_TIMEOUT_S: Final = 30
 DEFAULT_MAX_QUEUE: Final = 200

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from draftmark.api.defaults import Defaults, NetworkDefaults, TrafficDefaults
 from draftmark.engines.registry import ENGINES
+from draftmark.render.gateway import DEFAULT_RELOADER_IMAGE
 from draftmark.render.router import ROLE as ROUTER_ROLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,6 +216,12 @@ def test_defaults_tell_what_only_the_release_knows(rendered: list[Object], chang
     )
     assert told.network == NetworkDefaults(operator_namespace="ops", monitoring_namespaces=("monitoring",))
     assert told.namespaced is True
+
+
+def test_versions_are_one() -> None:
+    """The gateway's pod runs a program of the operator's image, and the chart installs that image."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert {chart["version"], chart["appVersion"], DEFAULT_RELOADER_IMAGE.rpartition(":")[2]} == {version("draftmark")}
 
 
 def test_emptied_defaults_are_filled_in() -> None:
