@@ -11,20 +11,15 @@ from tests.e2e.flow import current_revision, revisions, standin_service, status_
 from tests.e2e.installed import Client, Installed
 from tests.e2e.load import Load, send, sending
 
-#: No two pods of the service on one node, and there is one node.
-ALONE = {
-    "affinity": {
-        "podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {
-                    "labelSelector": {"matchLabels": {"example.com/alone": "yes"}},
-                    "topologyKey": "kubernetes.io/hostname",
-                }
-            ]
-        }
-    },
-    "metadata": {"labels": {"example.com/alone": "yes"}},
-}
+
+def alone(name: str) -> Json:
+    """A pod template of which no two pods go to one node; and there is one node."""
+    labels = {"example.com/alone": name}
+    term = {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
+    return {
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}},
+        "metadata": {"labels": labels},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +42,10 @@ def flow(home: Namespace, installed: Installed) -> Namespace:
         standin_service(
             installed, "again", workload={"concurrency": 4}, rollout={"strategy": "recreate"},
             traffic={"requestTimeout": "4s", "queueTimeout": "15s"}, behaviour={"FIRST_TOKEN_MS": 200},
+        ),
+        standin_service(
+            installed, "tight", workload={"concurrency": 4}, rollout={"whenNoCapacity": "inPlace"},
+            traffic={"requestTimeout": "4s", "queueTimeout": "20s"}, podTemplate=alone("tight"),
         ),
     )  # fmt: skip
     return home
@@ -87,7 +86,7 @@ def test_shares_hold_at_saturation_and_a_candidate_without_room_is_withdrawn(
     url = flow.wait_until_settled("share")["status"]["url"]
     before = current_revision(flow, "share")
 
-    flow.edit("share", podTemplate=ALONE)
+    flow.edit("share", podTemplate=alone("share"))
 
     def shares() -> dict[str, int]:
         return {r["hash"]: r["weight"] for r in revisions(flow, "share").values()}
@@ -173,6 +172,22 @@ def test_requests_wait_while_a_service_is_recreated(flow: Namespace, installed: 
         eventually("the new revision serves", is_done, within_s=45)
         assert most == 1
     assert told[0].count() == {"whole": 350}, told[0].others()[:5]
+
+
+def test_a_full_node_is_changed_in_place(flow: Namespace, installed: Installed, client: Client) -> None:
+    """No pod of the new revision finds room beside the old one, which makes room for it while requests wait."""
+    url = flow.wait_until_settled("tight")["status"]["url"]
+    before = current_revision(flow, "tight")
+    load = Load(url=url, model="tight", ids="tight", count=300, workers=2, tokens=1, pause_s=0.1, gap_s=0.2)
+    with sending(installed.tools, load) as told:
+        flow.edit("tight", model={"maxContextLength": 128})
+
+        def is_done() -> bool:
+            return [r["hash"] != before and r["weight"] == 100 for r in revisions(flow, "tight").values()] == [True]
+
+        eventually("the new revision serves", is_done, within_s=60)
+    assert told[0].count() == {"whole": 300}, told[0].others()[:5]
+    assert told[0].count("revision").keys() == {before, current_revision(flow, "tight")}
 
 
 def _engines(namespace: Namespace, name: str) -> list[Json]:

@@ -37,6 +37,18 @@ def flow(home: Namespace, installed: Installed) -> Namespace:
     """Services of this file, applied together so that their starts are one wait."""
     home.apply(
         inference_service("vectors", engine={"args": ["--embedding", "--pooling", "mean"]}),
+        inference_service("ranks", engine={"args": ["--reranking"]}),
+        *(
+            standin_service(
+                installed,
+                policy.lower(),
+                behaviour={"FIRST_TOKEN_MS": 200},
+                replicas=2,
+                workload={"concurrency": 16},
+                traffic={"policy": policy},
+            )
+            for policy in ("roundRobin", "leastLoad", "sessionAffinity")
+        ),
         standin_service(
             installed,
             "narrow",
@@ -73,6 +85,40 @@ def test_a_model_of_embeddings_is_proven_and_answers(flow: Namespace, client: Cl
     [(status, _, text)] = ask(client, url, ("/v1/embeddings", {"model": "vectors", "input": "Hello"}))
     assert status == 200
     assert len(json.loads(text)["data"][0]["embedding"]) > 8
+
+
+def test_a_model_that_reranks_is_proven_and_answers(flow: Namespace, client: Client) -> None:
+    url = flow.wait_until_ready("ranks")["status"]["url"]
+    body = {"model": "ranks", "query": "Hello", "documents": ["Hello you", "what is it", "bye"]}
+    [(status, _, text)] = ask(client, url, ("/v1/rerank", body))
+    assert status == 200
+    assert sorted(result["index"] for result in json.loads(text)["results"]) == [0, 1, 2]
+
+
+def answered_by(flow: Namespace, installed: Installed, name: str, ids: str) -> list[int]:
+    """How many requests each engine pod has answered whose id begins so."""
+    told = [installed.api.to_pod(pod, 8080, "/standin/requests").json()["requests"] for pod in flow.pods(name)]
+    return sorted(sum(request.startswith(f"{ids}-") for request in requests) for requests in told)
+
+
+def test_each_policy_chooses_as_it_says(flow: Namespace, installed: Installed, client: Client) -> None:
+    for name in ("roundrobin", "leastload", "sessionaffinity"):
+        flow.wait_until_settled(name)
+
+    def send_to(name: str, ids: str, workers: int, **headers: str) -> list[int]:
+        url = flow.service(name)["status"]["url"]
+        told = send(
+            installed.tools,
+            Load(url=url, model=name, ids=ids, count=12, workers=workers, tokens=1, headers=headers),
+        )
+        assert told.count() == {"whole": 12}, told.others()[:5]
+        return answered_by(flow, installed, name, ids)
+
+    assert send_to("roundrobin", "turns", 1) == [6, 6]
+    # All at once: each goes to the pod that has fewer of them.
+    assert send_to("leastload", "least", 12) == [6, 6]
+    sessions = [send_to("sessionaffinity", f"session{n}", 1, **{"x-smg-routing-key": f"user-{n}"}) for n in range(8)]
+    assert sessions == [[0, 12]] * 8
 
 
 @pytest.mark.parametrize(
