@@ -1,7 +1,6 @@
 """The cluster layer against a real kube-apiserver: what the fake only claims."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from draftmark.api.names import ANNOTATION_APPLIED
 from draftmark.cluster.apply import Applier
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.credentials import Credentials
@@ -26,6 +26,7 @@ from draftmark.cluster.kinds import (
 )
 from draftmark.cluster.lease import LeaseLock
 from draftmark.cluster.outcomes import ObjectRef, Outcome
+from draftmark.cluster.wire import encode_as_0_1_0
 from e2e.cluster.cluster import Cluster
 from tests.cluster.conftest import Json, eventually
 
@@ -77,6 +78,18 @@ class Place:
         found = await self.client.get(kind, self.namespace, name)
         assert found is not None
         return found
+
+    async def until_observed(self, kind: Kind, name: str) -> None:
+        """Wait until the controller of a Deployment has written what follows from a change: each such write between a look
+        and a write of ours is a Conflict, and three of them are left to the next reconcile."""
+        async with asyncio.timeout(20):
+            while True:
+                before = await self.stored(kind, name)
+                await asyncio.sleep(0.3)
+                after = await self.stored(kind, name)
+                seen = after.get("status", {}).get("observedGeneration")
+                if seen == after["metadata"]["generation"] and before == after:
+                    return
 
     async def edit(
         self, kind: Kind, name: str, op: str, path: str, value: object = None, manager: str = "edit"
@@ -246,6 +259,7 @@ async def test_replicas_that_are_not_in_the_intent_stay_with_their_owner(place: 
     async with started(place) as operator:
         await operator.apply(engine)
         await place.edit(DEPLOYMENTS, "llama-engine", "replace", "/spec/replicas", 0, manager="autoscaler")
+        await place.until_observed(DEPLOYMENTS, "llama-engine")
         await operator.caught_up(DEPLOYMENTS, "llama-engine")
         engine["metadata"]["labels"]["x"] = "y"
         assert await operator.names(engine) == ["Updated"]
@@ -355,26 +369,33 @@ async def test_a_namespace_that_is_being_deleted_is_recognised(place: Place) -> 
         await place.client.create(CONFIG_MAPS, place.namespace, body, field_manager="test")
 
 
-async def test_a_pin_that_was_stored_with_its_keys_in_another_order_gets_its_number(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+#: Of every kind that one of the writers and readers on the way treats in a manner of its own.
+CHARACTERS = "<a&b> \" \\ / ' \x00\x01\b\f\n\r\t\x1f \x7f\x80\x85\x9f \u2028\u2029\ufeff\ufffe\uffff é 中 😀"
+
+
+@pytest.mark.parametrize("text", ["plain", CHARACTERS], ids=["plain", "characters"])
+async def test_a_pin_that_0_1_0_has_stored_gets_its_number(
+    place: Place, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """The API server compares the bytes of a ControllerRevision's data; an apply sorts the keys."""
-    pin = place.child(CONTROLLER_REVISIONS, "llama-1") | {"revision": 1, "data": {"b": {"z": 1, "a": 2}, "a": 1}}
+    """The API server compares the bytes of a ControllerRevision's data. An apply sorts its keys, and an apply as well as a
+    patch writes its characters as Go does."""
+    data = {"b": {"z": 1, "a": [text, None, True, -1, {}, []]}, "a": 1, text: "b"}
+    pin = place.child(CONTROLLER_REVISIONS, "llama-1") | {"revision": 1, "data": data}
     with monkeypatch.context() as patched:
-        patched.setattr(
-            "draftmark.cluster.client.encode", lambda body: json.dumps(body, separators=(",", ":")).encode()
-        )
+        patched.setattr("draftmark.cluster.client.encode", encode_as_0_1_0)
         await place.client.create(CONTROLLER_REVISIONS, place.namespace, pin, field_manager="draftmark-create")
     async with started(place) as operator:
         assert await operator.names({**pin, "revision": 2}) == ["Updated"]
         assert await operator.names({**pin, "revision": 3}) == ["Updated"]
         assert await operator.names({**pin, "revision": 3}) == ["Unchanged"]
     stored = await place.stored(CONTROLLER_REVISIONS, "llama-1")
-    assert (stored["revision"], stored["data"]) == (3, pin["data"])
+    assert (stored["revision"], stored["data"]) == (3, data)
+    assert stored["metadata"]["annotations"].keys() >= {ANNOTATION_APPLIED}
 
 
 async def test_a_pin_of_ours_gets_its_number_by_an_apply(place: Place) -> None:
-    pin = place.child(CONTROLLER_REVISIONS, "llama-1") | {"revision": 1, "data": {"b": {"z": 1, "a": 2}, "a": 1}}
+    data = {"b": {"z": 1, "a": [CHARACTERS, None, True, -1, {}, []]}, "a": 1, CHARACTERS: "b"}
+    pin = place.child(CONTROLLER_REVISIONS, "llama-1") | {"revision": 1, "data": data}
     async with started(place) as operator:
         assert await operator.names(pin) == ["Created"]
         assert await operator.names({**pin, "revision": 2}) == ["Updated"]

@@ -175,3 +175,28 @@ async def test_pinned_revisions_cannot_be_changed(rig: Rig) -> None:
         await rig.api.replace(
             kinds.CONTROLLER_REVISIONS, rig.namespace, revision["metadata"]["name"], revision, field_manager="test"
         )
+
+
+async def test_an_earlier_spec_comes_back_with_the_pods_that_it_had(rig: Rig) -> None:
+    """The stored revision is the newest again: its number changes, and what it pins does not."""
+    await serve(rig, workload={"concurrency": 2})
+    [first] = await rig.deployments()
+
+    async def runs(other_than: str | None, like: str | None = None) -> bool:
+        names = [d["metadata"]["name"] for d in await rig.deployments()]
+        return await rig.is_ready() and len(names) == 1 and names[0] != other_than and like in (None, names[0])
+
+    await rig.apply(service(workload={"concurrency": 4}))
+    await rig.until(lambda: runs(other_than=first["metadata"]["name"]))
+    [second] = await rig.deployments()
+    await rig.apply(service(workload={"concurrency": 2}))
+    await rig.until(lambda: runs(other_than=second["metadata"]["name"], like=first["metadata"]["name"]))
+    await rig.quiet()
+
+    [back] = await rig.deployments()
+    assert back["spec"]["template"] == first["spec"]["template"]
+    numbers = {r["metadata"]["name"]: r["revision"] for r in await rig.all(kinds.CONTROLLER_REVISIONS)}
+    assert sorted(numbers.values()) == [2, 3]
+    assert max(numbers, key=lambda name: numbers[name]).endswith(first["metadata"]["name"].rpartition("-")[2])
+    condition = await rig.condition("Progressing")
+    assert (condition["status"], condition["reason"]) == ("False", "Complete")

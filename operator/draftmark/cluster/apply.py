@@ -32,7 +32,7 @@ from draftmark.cluster.client import ApiClient
 from draftmark.cluster.compare import Difference, Item, differences, path_text
 from draftmark.cluster.contention import Fight
 from draftmark.cluster.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
-from draftmark.cluster.kinds import Kind
+from draftmark.cluster.kinds import CONTROLLER_REVISIONS, Kind
 from draftmark.cluster.managed_fields import hand_over, manager_of
 from draftmark.cluster.outcomes import (
     Contended,
@@ -213,9 +213,7 @@ class Applier:
             operations = lists or patch_fields(intent, live, found)
             if not operations:
                 raise
-            stored = await self._client.json_patch(
-                ref.kind, ref.namespace, ref.name, operations, field_manager=self._created_by
-            )
+            stored = await self._patch(ref, operations, live, self._created_by)
             # What this patch has set is handed over before the next write.
             memory.handed_over = ""
             if (is_new and lists) or differences(intent, stored):
@@ -225,6 +223,23 @@ class Applier:
             return Updated(ref=ref)
         memory.fight.note_repair(frozenset(difference.path for difference in found), self._clock())
         return Repaired(ref=ref, paths=_texts(found))
+
+    async def _patch(self, ref: ObjectRef, operations: list[Json], live: Json, manager: str) -> Json:
+        """Change single fields of an object."""
+        try:
+            return await self._client.json_patch(ref.kind, ref.namespace, ref.name, operations, field_manager=manager)
+        except Invalid:
+            if ref.kind != CONTROLLER_REVISIONS:
+                raise
+        # A patch, too, writes data anew, with other escapes than version 0.1.0 had used.
+        body = deepcopy(live)
+        for operation in operations:
+            *parents, last = operation["path"].split("/")[1:]
+            node = body
+            for step in parents:
+                node = node.setdefault(_unescaped(step), {})
+            node[_unescaped(last)] = operation["value"]
+        return await self._client.replace_as_0_1_0(ref.kind, ref.namespace, ref.name, body, field_manager=manager)
 
     async def _hand_over(self, ref: ObjectRef, live: Json) -> Json:
         entries = hand_over(
@@ -237,7 +252,7 @@ class Applier:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
             {"op": "replace", "path": "/metadata/managedFields", "value": entries},
         ]
-        return await self._client.json_patch(ref.kind, ref.namespace, ref.name, operations, field_manager=self._manager)
+        return await self._patch(ref, operations, live, self._manager)
 
     async def _other_manager(self, ref: ObjectRef, found: tuple[Difference, ...]) -> str:
         live = await self._fetch(ref)
@@ -329,6 +344,11 @@ def patch_fields(intent: Json, live: Json, found: tuple[Difference, ...]) -> lis
         operations.append({"op": "add", "path": f"/{steps}", "value": value})
     version = {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]}
     return [version, *operations] if operations else []
+
+
+def _unescaped(step: str) -> str:
+    """A step of a JSON pointer. Source: RFC 6901, section 4."""
+    return step.replace("~1", "/").replace("~0", "~")
 
 
 def _at(obj: Json, steps: Sequence[Any]) -> list[Json]:

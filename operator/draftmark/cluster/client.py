@@ -22,7 +22,7 @@ import aiohttp
 from draftmark.cluster.credentials import Access, Credentials
 from draftmark.cluster.errors import ApiError, NotFound, TooManyRequests, Unauthorized, Unavailable, translate
 from draftmark.cluster.kinds import Kind
-from draftmark.cluster.wire import Json, encode
+from draftmark.cluster.wire import Json, encode, encode_as_0_1_0, encode_for_yaml
 
 __all__ = ["ApiClient", "Page", "ServerVersion", "WatchEvent"]
 
@@ -260,6 +260,14 @@ class ApiClient:
         query = _query(fieldManager=field_manager)
         return await self._write("update", kind, "PUT", kind.path(namespace, name), query, body, _JSON, namespace, name)
 
+    async def replace_as_0_1_0(
+        self, kind: Kind, namespace: str | None, name: str, body: Json, *, field_manager: str
+    ) -> Json:
+        """Replace the whole object with the bytes that version 0.1.0 has sent when it made it."""
+        path, headers = kind.path(namespace, name), {"Content-Type": _JSON}
+        query = _query(fieldManager=field_manager)
+        return await self._call("update", kind, "PUT", path, query, encode_as_0_1_0(body), headers, namespace, name)
+
     async def json_patch(
         self, kind: Kind, namespace: str | None, name: str, operations: list[Json], *, field_manager: str
     ) -> Json:
@@ -342,7 +350,8 @@ class ApiClient:
         name: str | None,
     ) -> Json:
         headers = {"Content-Type": content_type}
-        return await self._call(verb, kind, method, path, query, encode(body), headers, namespace, name)
+        written = encode_for_yaml(body) if content_type == _APPLY else encode(body)
+        return await self._call(verb, kind, method, path, query, written, headers, namespace, name)
 
     async def _call(
         self,

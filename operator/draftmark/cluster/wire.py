@@ -1,15 +1,18 @@
-"""Bodies as bytes that the API server reads as they were meant.
+"""Bodies as bytes that the API server reads, and stores, as they were meant.
 
 An apply body is read by a YAML 1.1 reader, even when it is JSON. That reader refuses two things that JSON allows:
 a character above U+FFFF written as a pair of escapes (so such characters go out as they are), and a few characters
 written as they are (so these go out as escapes). Both were seen to end in status 400, or in a silently folded line.
+
+What a POST carries as the data of a ControllerRevision is stored byte by byte, and any other bytes are a change of what
+cannot be changed. Every later write but a PUT has it written anew by the API server, so a POST writes what that would.
 """
 
 import json
 import re
 from typing import Any, Final
 
-__all__ = ["Json", "encode"]
+__all__ = ["Json", "encode", "encode_as_0_1_0", "encode_for_yaml"]
 
 Json = dict[str, Any]
 
@@ -18,11 +21,29 @@ Json = dict[str, Any]
 _ESCAPED: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
-def encode(body: object) -> bytes:
-    """JSON in UTF-8. Half a surrogate pair, as broken logs contain it, becomes a question mark.
+#: What Go's encoding/json escapes in strings although JSON does not ask for it. Source: its documentation of Marshal.
+_ESCAPED_BY_GO: Final = re.compile("[<>&\u2028\u2029]")
 
-    Keys are sorted, as an apply stores them: a ControllerRevision's data is compared byte by byte, and another order would
-    be a change of what cannot be changed.
-    """
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", text).encode("utf-8", "replace")
+
+def encode(body: object) -> bytes:
+    """JSON in UTF-8 as Go writes it: sorted keys, its escapes. Half a surrogate pair, as broken logs contain it, becomes a
+    question mark."""
+    return _escape(_ESCAPED_BY_GO, _dump(body, sort_keys=True))
+
+
+def encode_for_yaml(body: object) -> bytes:
+    """The same for the reader of apply bodies."""
+    return _escape(_ESCAPED, _dump(body, sort_keys=True))
+
+
+def encode_as_0_1_0(body: object) -> bytes:
+    """The bytes that version 0.1.0 sent, for a body whose keys are in the order in which they were read."""
+    return _escape(_ESCAPED, _dump(body, sort_keys=False))
+
+
+def _dump(body: object, *, sort_keys: bool) -> str:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+
+
+def _escape(characters: re.Pattern[str], text: str) -> bytes:
+    return characters.sub(lambda match: f"\\u{ord(match.group()):04x}", text).encode("utf-8", "replace")
