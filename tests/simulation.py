@@ -306,7 +306,8 @@ def _prove(world: World, decision: Decision) -> bool:
     state = world.loaded.get(request.pod)
     routers = of_role(world.children.values(), names.ROLE_ROUTER)
     knows = state is not None and request.revision in state.revisions
-    routed = routers.get(request.revision, {}).get("status", {}).get("readyReplicas", 0) > 0
+    is_direct = request.kind == "rerank"
+    routed = is_direct or routers.get(request.revision, {}).get("status", {}).get("readyReplicas", 0) > 0
     is_answered = knows and routed and world.ready.get(request.revision, 0) > 0
     failures = world.proof.failures if world.proof is not None and world.proof.revision == request.revision else 0
     world.proof = Proof(

@@ -164,6 +164,38 @@ def test_network_policies_select_the_pods_of_their_role() -> None:
         assert policy["metadata"]["name"] == f"{NAME}-{role}"
 
 
+RERANKING = spec(engine={"name": "llama-cpp", "args": ["--reranking"]})
+
+
+def test_requests_to_rerank_go_to_the_engines_without_a_router() -> None:
+    world = simulate(empty_world(RERANKING), Rest())
+    [revision] = world.item["status"]["revisions"]
+    assert (revision["weight"], bool(revision["provenAt"])) == (100, True)
+    seen = world.observe()
+    assert {role_of(d) for d in seen.children["Deployment"]} == {"engine", "gateway"}
+    stands_in = named(seen.children["Service"], "Service", f"{NAME}-router-{revision['hash']}")
+    [engine] = [d for d in seen.children["Deployment"] if role_of(d) == "engine"]
+    pods = engine["spec"]["template"]
+    assert stands_in["spec"]["selector"].items() <= pods["metadata"]["labels"].items()
+    assert stands_in["spec"]["selector"][names.LABEL_REVISION] == revision["hash"]
+    assert pods["spec"]["containers"][0]["ports"][0]["name"] == stands_in["spec"]["ports"][0]["targetPort"]
+    policy = named(seen.children["NetworkPolicy"], "NetworkPolicy", f"{NAME}-engine")
+    peers = [peer["podSelector"]["matchLabels"].get(names.LABEL_ROLE) for peer in policy["spec"]["ingress"][1]["from"]]
+    assert {"router", "gateway"} <= set(peers)
+
+
+def test_a_change_to_reranking_lets_the_old_revision_keep_its_router() -> None:
+    world = simulate(empty_world(spec(replicas=2)), Rest(), Edit({**RERANKING, "replicas": 2}), Reconcile())
+    seen = world.observe()
+    routers = [
+        d["metadata"]["labels"][names.LABEL_REVISION] for d in seen.children["Deployment"] if role_of(d) == "router"
+    ]
+    assert routers == ["ea525689"]
+    simulate(world, Rest())
+    assert [role_of(d) for d in world.observe().children["Deployment"]].count("router") == 0
+    assert [r["weight"] for r in world.item["status"]["revisions"]] == [100]
+
+
 def test_names_are_the_same_whoever_computes_them_and_when() -> None:
     assert decide(observation(), T0).desired == decide(observation(), T0 + timedelta(days=1000)).desired
     assert [m["metadata"]["name"] for m in decide(observation(), T0).pins] == ["tiny-ea525689"]

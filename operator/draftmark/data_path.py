@@ -26,8 +26,10 @@ def no_gateway(seen: Observation) -> Obstacle | None:
     )
 
 
-def no_router(seen: Observation, revision: str) -> Obstacle | None:
-    """Why a revision's engines are not reached although they are ready."""
+def no_router(seen: Observation, decision: Decision, revision: str) -> Obstacle | None:
+    """Why the current revision's engines are not reached although they are ready."""
+    if decision.plan is not None and not decision.plan.is_routed:
+        return None
     routers = pods_of(seen.router_pods, revision)
     if has_ready(routers):
         return None
@@ -66,10 +68,10 @@ def gateways_not_heard(live: list[str], silent: frozenset[str]) -> Obstacle | No
     )
 
 
-def unproven(seen: Observation, current: RevisionReport) -> Obstacle | None:
+def unproven(seen: Observation, decision: Decision, current: RevisionReport) -> Obstacle | None:
     """What keeps a revision whose pods are ready from its first answer; None: nothing that is known."""
     proof = seen.proof
     # A pod is ready a moment before every node's proxy knows of it, so a single failure says nothing.
     if proof is not None and proof.revision == current.hash and proof.failures > 1 and proof.problem is not None:
         return Obstacle(code="RequestFailed", message=proof.problem, needs_human=False)
-    return no_gateway(seen) or no_router(seen, current.hash) or not_heard(seen)
+    return no_gateway(seen) or no_router(seen, decision, current.hash) or not_heard(seen)

@@ -31,6 +31,7 @@ from draftmark.render.network import render_network_policies
 from draftmark.render.router import (
     asked,
     pinned_template,
+    render_direct_service,
     render_router,
     render_router_access,
     render_router_template,
@@ -94,6 +95,10 @@ class _Part:
     deployment: Json | None
     #: Whether it counts as proven from now on.
     is_proven: bool = False
+
+    @property
+    def is_routed(self) -> bool:
+        return self.revision is None or self.revision.plan.is_routed
 
     @property
     def port(self) -> int:
@@ -191,7 +196,8 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
     if has_moved:
         # Before, clients talk to the engines themselves.
         port = engine_port(current.pod_template)
-        desired += render_network_policies(place, engine_port=port, defaults=seen.defaults)
+        is_routed = all(p.is_routed for p in routed)
+        desired += render_network_policies(place, engine_port=port, is_routed=is_routed, defaults=seen.defaults)
     reports = tuple(_report(seen, now, p, current, parts, has_moved=has_moved) for p in parts)
     prove, again = _prove(seen, now, current, serving if not has_moved else None)
     waits = [wait for wait in (after, again) if wait is not None]
@@ -315,6 +321,9 @@ def _routers(seen: Observation, place: Place, parts: Sequence[_Part], traffic: T
     live = routers_by_revision(seen)
     manifests: list[Manifest] = []
     for p in parts:
+        if not p.is_routed:
+            manifests.append(render_direct_service(place, revision=p.step.hash))
+            continue
         wanted = asked(p.step.hash, traffic)
         template = pinned_template(live.get(p.step.hash), wanted) or render_router_template(
             place, revision=p.step.hash, traffic=traffic, engine_port=p.port, defaults=seen.defaults
@@ -425,8 +434,8 @@ def _prove(
         (p for p, state in live_gateways(seen) if state is not None and target.hash in state.revisions), None
     )
     address = (gateway or {}).get("status", {}).get("podIP")
-    routers = pods_of(seen.router_pods, target.hash)
-    if gateway is None or not address or not has_ready(routers) or not has_ready(pods_of(seen.pods, target.hash)):
+    is_reached = not target.plan.is_routed or has_ready(pods_of(seen.router_pods, target.hash))
+    if gateway is None or not address or not is_reached or not has_ready(pods_of(seen.pods, target.hash)):
         return None, None
     proof = seen.proof
     if proof is not None and proof.revision == target.hash and proof.problem is not None:

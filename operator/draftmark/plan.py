@@ -46,6 +46,12 @@ class Plan:
     #: Why the arguments could not be checked, or None when they were.
     args_unchecked: str | None = None
 
+    @property
+    def is_routed(self) -> bool:
+        """Whether requests go through a router. smg 1.13 reads the answers to /v1/rerank of SGLang only, a bare list, and
+        answers 500 to those of llama.cpp and vLLM (seen with llama-server v0.7.0)."""
+        return self.kind != "rerank"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unplannable:

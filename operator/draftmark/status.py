@@ -306,14 +306,14 @@ def _progressing(
     if current.ready < wanted:
         return of("True", "RollingOut" if is_rolling else "Starting", f"{counted}.")
     if not is_moved(decision) and wanted > 0:
-        return of("True", "MovingToGateway", f"{counted}. {_moving(seen, current)}")
+        return of("True", "MovingToGateway", f"{counted}. {_moving(seen, decision, current)}")
     if is_rolling:
         return of("True", "RollingOut", f"{counted}; the revision before is being stopped.")
     return of("False", "Complete", f"{counted}.")
 
 
-def _moving(seen: Observation, current: RevisionReport) -> str:
-    waits_for = unproven(seen, current)
+def _moving(seen: Observation, decision: Decision, current: RevisionReport) -> str:
+    waits_for = unproven(seen, decision, current)
     why = f" {waits_for.message}" if waits_for is not None else ""
     return (
         f"Clients reach the engine pods directly, as before the upgrade, until the gateway "
@@ -351,14 +351,18 @@ def _ready(
         reason = problem.code if problem is not None else progressing.reason
         return of("False", reason, problem.message if problem is not None else progressing.message)
     if current.proven_at is None:
-        return _unproven(seen, current, progressing, obstacles)
+        return _unproven(seen, decision, current, progressing, obstacles)
     if (blocked := _cut_off(seen, decision)) is not None:
         return of("False", blocked.code, blocked.message)
     return of("True", "Serving", f"{current.ready} of {wanted} replicas serve revision {current.hash}.")
 
 
 def _unproven(
-    seen: Observation, current: RevisionReport, progressing: Condition, obstacles: Sequence[Obstacle]
+    seen: Observation,
+    decision: Decision,
+    current: RevisionReport,
+    progressing: Condition,
+    obstacles: Sequence[Obstacle],
 ) -> Condition:
     """What is missing until a revision whose pods are ready has answered once."""
 
@@ -368,7 +372,7 @@ def _unproven(
     if obstacles:
         # Without its objects no answer will ever come, and waiting for one would be all that the user reads.
         return of(progressing.reason, progressing.message)
-    if (blocked := unproven(seen, current)) is not None:
+    if (blocked := unproven(seen, decision, current)) is not None:
         return of(blocked.code, blocked.message)
     if progressing.reason == "RollingOut":
         return of("RollingOut", progressing.message)

@@ -22,6 +22,7 @@ def test_an_idle_service_costs_no_more_than_the_documentation_says(
 ) -> None:
     if not isinstance(installed.target, Own):
         pytest.skip("the processes are only in reach on a node that we made")
+    home.wait_until_ready("picture")
     for role, bound in BOUNDS.items():
         [pod] = home.pods("picture", role)
         found = memory_mib(pod)

@@ -3,6 +3,7 @@
 Pure: the same inputs give the same plan. Every choice that the user left open leaves a reason.
 """
 
+from collections.abc import Mapping
 from math import ceil
 from typing import Final
 
@@ -16,7 +17,7 @@ from draftmark.engines.registry import ENGINES
 from draftmark.facts.accelerators import DEFAULT_RESOURCE, PRODUCT_LABELS, product_label
 from draftmark.facts.nodes import ClusterFacts, mounts_images
 from draftmark.facts.quantity import parse_quantity
-from draftmark.plan import Layout, Plan, Reason, Unplannable
+from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
 
 #: Context of a service that names none, in tokens, until a planner knows what fits.
 DEFAULT_CONTEXT_LENGTH: Final = 4096
@@ -75,6 +76,7 @@ def make_plan(
     )
     if refused is not None:
         return refused
+    kind = engine.model_kind(spec.engine.args or ())
     return Plan(
         engine=engine.name,
         version=version,
@@ -83,10 +85,21 @@ def make_plan(
         served_name=spec.model.name or name,
         max_context_length=_choose_context(spec, keep, reasons),
         concurrency=_choose_concurrency(spec, engine, keep, reasons),
-        kind=engine.model_kind(spec.engine.args or ()),
-        reasons=(*reasons, *_image_volume_reason(source, cluster)),
+        kind=kind,
+        reasons=(*reasons, *_image_volume_reason(source, cluster), *_UNROUTED.get(kind, ())),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
     )
+
+
+_UNROUTED: Final[Mapping[ModelKind, tuple[Reason, ...]]] = {
+    "rerank": (
+        Reason(
+            code="NoRouter",
+            message="requests go from the gateway to any engine pod that is ready, without a router, which cannot read "
+            "this engine's answers to /v1/rerank; traffic.policy has no effect",
+        ),
+    )
+}
 
 
 def _choose_layout(spec: InferenceServiceSpec) -> Layout | Unplannable:

@@ -11,11 +11,14 @@ DEFAULT_OPERATOR_NAMESPACE: Final = "draftmark-system"
 _NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 
 
-def render_network_policies(place: Place, *, engine_port: int, defaults: Defaults) -> list[dict[str, Any]]:
+def render_network_policies(
+    place: Place, *, engine_port: int, is_routed: bool, defaults: Defaults
+) -> list[dict[str, Any]]:
     """One policy for each role: engines, routers, gateway.
 
     Args:
         engine_port: Where the engines answer requests and tell their metrics.
+        is_routed: Whether every revision has a router. Where one has none, the gateway talks to the engines.
     """
     operator, monitoring = _operator(defaults), _monitoring(defaults)
 
@@ -24,9 +27,10 @@ def render_network_policies(place: Place, *, engine_port: int, defaults: Default
 
     engine, router, gateway = names.ROLE_ENGINE, names.ROLE_ROUTER, names.ROLE_GATEWAY
     benchmark = of(names.ROLE_BENCHMARK)
+    senders = [of(router)] if is_routed else [of(router), of(gateway)]
     rules = {
         # Ranks of a group talk on ports of their engine's choice.
-        engine: [{"from": [of(engine)]}, _allow(engine_port, of(router), benchmark, operator, *monitoring)],
+        engine: [{"from": [of(engine)]}, _allow(engine_port, *senders, benchmark, operator, *monitoring)],
         router: [
             _allow(names.ROUTER_PORT, of(gateway), benchmark),
             _allow(names.ROUTER_METRICS_PORT, benchmark, operator, *monitoring),

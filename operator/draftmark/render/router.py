@@ -133,6 +133,14 @@ def pinned_template(deployment: Mapping[str, Any] | None, wanted: str) -> Mappin
     return template if is_whole and isinstance(template.get("metadata"), dict) else None
 
 
+def render_direct_service(place: Place, *, revision: str) -> dict[str, Any]:
+    """A Service in the place of a router's, for a revision whose requests need none."""
+    name, label = names.router_name(place.service, revision), {names.LABEL_REVISION: revision}
+    selector = {**names.selector_labels(place.service), **label}
+    fields = place.fields(name, names.ROLE_ROUTER, **label)
+    return render("router/service.yaml.j2", **fields, selector=selector, port=names.ROUTER_PORT)
+
+
 def render_router(place: Place, *, revision: str, wanted: str, pod_template: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Deployment and Service of one revision's router.
 
