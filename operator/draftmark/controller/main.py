@@ -29,7 +29,7 @@ from draftmark.controller.model_gateways import ModelGatewayKey, ModelGatewayRec
 from draftmark.controller.observe import Key, World, key_of, version_of
 from draftmark.controller.queue import Priority, TryAgain, WorkQueue
 from draftmark.controller.reconcile import Reconciler, count_conditions
-from draftmark.controller.telemetry import Telemetry
+from draftmark.controller.telemetry import ServiceSeen, Telemetry
 from draftmark.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class Operator:
     async def _lead(self, stop: asyncio.Event, client: ApiClient, lease: LeaseLock, health: Health) -> int:
         world = World(client=client, defaults=self.settings.defaults, wake=self.queue.add)
         others = ModelGatewayWorld(world=world, client=client, add=self.queue.add)
+        self.telemetry.follow_services(lambda: _services_of(world))
         health.informers = (*world.informers(), *others.informers())
         applier = Applier(client, world.children)
         reconciler = Reconciler(
@@ -277,6 +278,13 @@ class Operator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _services_of(world: World) -> list[ServiceSeen]:
+    """What the metrics tell of. Called from another thread, so each dict is copied in one step before it is walked."""
+    return [
+        ServiceSeen(service, world.pods_of(key, names.ROLE_ENGINE)) for key, service in list(world.services.items())
+    ]
 
 
 def _listen_to_signals(stop: asyncio.Event) -> None:
