@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from e2e import tiny_gguf
-from e2e.cluster import binaries, images, packages
+from e2e.cluster import binaries, images, packages, prometheus
 from e2e.cluster.choose import Own, choose_for_tests
 from e2e.cluster.progress import say, step
 from e2e.models import FILE
@@ -41,6 +41,8 @@ def prepare() -> None:
         for make in images.ALL:
             with step(make.__name__):
                 make()
+        with step("promtool, for the tests of rules"):
+            prometheus.promtool()
     for each in (images.standin, tiny_model_image):
         with step(each.__name__.replace("_", " ")):
             each()
