@@ -16,6 +16,7 @@ from draftmark.api.defaults import Defaults, NetworkDefaults, TrafficDefaults
 from draftmark.engines.registry import ENGINES
 from draftmark.render.gateway import DEFAULT_RELOADER_IMAGE
 from draftmark.render.router import ROLE as ROUTER_ROLE
+from tests.golden_cases import golden_cases
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "draftmark"
@@ -310,3 +311,92 @@ def test_schema_refuses_typos_and_wrong_types_and_says_where() -> None:
     assert answer.returncode != 0
     for wrong in ("'replica'", "/workers", "'engine'", "/logLevel", "/image/digest"):
         assert wrong in answer.stderr
+
+
+PROMETHEUS_OPERATOR = [
+    f"--api-versions=monitoring.coreos.com/v1/{kind}" for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule")
+]
+MONITORED = [f"--set=monitoring.{what}.create=true" for what in ("serviceMonitor", "podMonitors", "rules", "dashboard")]
+
+
+@pytest.fixture(scope="module")
+def monitored() -> list[Object]:
+    """Everything that watches, where the Prometheus Operator is."""
+    return render(*MONITORED, *PROMETHEUS_OPERATOR, "--set=monitoring.labels.release=stack")
+
+
+def test_nothing_watches_unless_it_is_asked_for(rendered: list[Object]) -> None:
+    kinds = {item["kind"] for item in [*rendered, *render(*PROMETHEUS_OPERATOR, "--set=monitoring.assumeCRDs=true")]}
+    assert not kinds & {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+    assert len(of_kind(rendered, "ConfigMap")) == 1
+
+
+def test_absent_definitions_are_no_error() -> None:
+    objects = render(*MONITORED)
+    assert not {item["kind"] for item in objects} & {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+    assumed = {item["kind"] for item in render(*MONITORED, "--set=monitoring.assumeCRDs=true")}
+    assert {"ServiceMonitor", "PodMonitor", "PrometheusRule"} <= assumed
+
+
+def test_every_part_of_a_service_is_scraped_where_it_tells_its_metrics(monitored: list[Object]) -> None:
+    engine, other = render_golden("claim")
+    pods = [item["spec"]["template"] for item in [*engine, *other] if item["kind"] == "Deployment"]
+    assert len(pods) == 3
+    monitors = of_kind(monitored, "PodMonitor")
+    for pod in pods:
+        [monitor] = [m for m in monitors if m["spec"]["selector"]["matchLabels"].items() <= labels_of(pod).items()]
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        ports = [p for container in pod["spec"]["containers"] for p in container.get("ports", ())]
+        [port] = [p["containerPort"] for p in ports if p["name"] == endpoint["port"]]
+        told = pod["metadata"].get("annotations", {}).get("prometheus.io/port")
+        assert told in (None, str(port))
+        targets = {r["targetLabel"] for r in endpoint["relabelings"]}
+        assert targets == {"__metrics_path__", "inference_service", "model_gateway", "revision", "role"}
+        assert monitor["spec"]["namespaceSelector"] == {"any": True}
+
+
+def labels_of(pod: Object) -> dict[str, str]:
+    return dict(pod["metadata"]["labels"])
+
+
+def render_golden(name: str) -> tuple[list[Object], list[Object]]:
+    """What the operator makes of a golden case: of the engines, and of the rest."""
+    case = next(case for case in golden_cases() if case.folder.name == name)
+    engine, other = case.rendered()
+    return list(yaml.safe_load_all(engine)), list(yaml.safe_load_all(other))
+
+
+def test_the_operator_is_scraped_with_its_own_labels(monitored: list[Object]) -> None:
+    [monitor] = of_kind(monitored, "ServiceMonitor")
+    [service] = of_kind(monitored, "Service")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert endpoint["honorLabels"] is True
+
+
+def test_a_monitor_of_nothing_is_refused() -> None:
+    answer = helm("template", str(CHART), *MONITORED, *PROMETHEUS_OPERATOR, "--set=metrics.service=false")
+    assert answer.returncode != 0
+    assert "set metrics.service to true" in answer.stderr
+
+
+def test_rules_are_those_of_the_file_with_the_objectives_of_the_values(monitored: list[Object]) -> None:
+    [made] = of_kind(monitored, "PrometheusRule")
+    assert made["spec"] == yaml.safe_load((CHART / "files/monitoring/rules.yaml").read_text("utf-8"))
+    assert made["metadata"]["labels"]["release"] == "stack"
+    objectives = ("queueDepth=7", "kvCacheUsageRatio=0.8", "timeToFirstTokenSeconds=1.5")
+    [other] = of_kind(
+        render(*MONITORED, *PROMETHEUS_OPERATOR, *(f"--set=monitoring.rules.{o}" for o in objectives)), "PrometheusRule"
+    )
+    [group] = [group for group in other["spec"]["groups"] if group["name"] == "draftmark-objectives"]
+    assert [rule["expr"] for rule in group["rules"]] == ["vector(7)", "vector(0.8)", "vector(1.5)"]
+    assert other["spec"]["groups"][1:] == made["spec"]["groups"][1:]
+
+
+def test_the_dashboard_is_that_of_the_file_and_grafana_finds_it(monitored: list[Object]) -> None:
+    [dashboard] = [item for item in of_kind(monitored, "ConfigMap") if "draftmark.json" in item["data"]]
+    assert json.loads(dashboard["data"]["draftmark.json"]) == json.loads(
+        (CHART / "files/monitoring/dashboard.json").read_text("utf-8")
+    )
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
