@@ -48,6 +48,8 @@ class Settings:
     namespace: str
     #: Name by which this process holds the Lease, such as its pod's name.
     identity: str
+    #: Namespaces whose objects are looked after, each by its whole name; none: all.
+    watch_namespaces: tuple[str, ...] = ()
     http_port: int = 8080
     #: Services that are worked on at the same time.
     workers: int = 16

@@ -63,6 +63,7 @@ class Rig:
     #: The annotation of each gateway pod that the kubelet has acted upon.
     brought: dict[str, str] = field(default_factory=dict)
     resync_s: float = 600.0
+    watch_namespaces: tuple[str, ...] = ()
     #: Roles whose Deployments get no pods yet.
     waiting: set[str] = field(default_factory=set)
     _running: OperatorThread | None = None
@@ -77,6 +78,7 @@ class Rig:
                 workers=4,
                 kubeconfig=str(self.kubeconfig),
                 resync_s=self.resync_s,
+                watch_namespaces=self.watch_namespaces,
             )
         )
 

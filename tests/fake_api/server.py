@@ -77,6 +77,8 @@ class FakeApi:
         self.logs: dict[tuple[str, str], PodLog] = {}
         #: What pods answer, by pod, port and path; nothing else is listened to.
         self.pod_answers: dict[tuple[str, int, str], str] = {}
+        #: As with Roles in these namespaces and no ClusterRole; None: everything is allowed.
+        self.allowed_namespaces: set[str] | None = None
         self.bookmark_interval_s = 0.05
         self.url = ""
         #: Requests being answered now, and the most there ever were.
@@ -215,6 +217,9 @@ class FakeApi:
                 return _abort(request)
         if logged.kind is None:
             return web.json_response(self._meta(request.path))
+        if self.allowed_namespaces is not None and logged.namespace not in self.allowed_namespaces:
+            where = f"in the namespace '{logged.namespace}'" if logged.namespace else "at the cluster scope"
+            raise Refusal(403, "Forbidden", f"cannot {logged.verb} resource '{logged.kind.plural}' {where}")
         if logged.verb == "watch":
             return await self._watch(request, logged)
         if logged.subresource == "proxy":

@@ -50,6 +50,7 @@ def rbac(check: bool) -> None:
     folder = Path("charts/draftmark/files/rbac")
     texts = {
         folder / "cluster-role.yaml": head + _rules(kinds.rbac_rules()),
+        folder / "namespace-role.yaml": head + _rules(kinds.namespace_rules()),
         folder / "role.yaml": head + _rules(kinds.lease_rules()),
     }
     _generated("rbac", texts, check)

@@ -15,6 +15,7 @@ from draftmark.settings import Settings, UnreadableDefaults, load_defaults
 @click.option("--defaults", type=click.Path(path_type=Path), help="The administrator's defaults (YAML).")
 @click.option("--namespace", envvar="POD_NAMESPACE", default="draftmark-system", show_default=True)
 @click.option("--identity", envvar="POD_NAME", default=socket.gethostname, help="Name of this process in the Lease.")
+@click.option("--watch-namespace", "watch_namespaces", multiple=True, help="Work in this one only; may be repeated.")
 @click.option("--http-port", type=int, default=8080, show_default=True, help="Port of /healthz, /readyz, /metrics.")
 @click.option("--workers", type=click.IntRange(1, 256), default=16, show_default=True)
 @click.option("--kubeconfig", envvar="KUBECONFIG", help="Default: the pod's own service account.")
@@ -25,6 +26,7 @@ def run(
     defaults: Path | None,
     namespace: str,
     identity: str,
+    watch_namespaces: tuple[str, ...],
     http_port: int,
     workers: int,
     kubeconfig: str | None,
@@ -42,6 +44,7 @@ def run(
             defaults=load_defaults(defaults),
             namespace=namespace,
             identity=identity,
+            watch_namespaces=watch_namespaces,
             http_port=http_port,
             workers=workers,
             kubeconfig=kubeconfig or None,

@@ -30,6 +30,7 @@ __all__ = [
     "Right",
     "child_kinds",
     "lease_rules",
+    "namespace_rules",
     "rbac_rules",
 ]
 
@@ -137,6 +138,11 @@ def child_kinds() -> tuple[Kind, ...]:
 def rbac_rules() -> list[dict[str, Any]]:
     """The rules of the operator's ClusterRole."""
     return _rules(right for right in RIGHTS if not right.own_namespace)
+
+
+def namespace_rules() -> list[dict[str, Any]]:
+    """The rules of the operator's Role in each namespace, where it works in some only: nothing of the whole cluster."""
+    return _rules(right for right in RIGHTS if right.kind.namespaced and not right.own_namespace)
 
 
 def lease_rules() -> list[dict[str, Any]]:

@@ -105,7 +105,12 @@ class Operator:
                 logger.info("Stopped")
 
     async def _lead(self, stop: asyncio.Event, client: ApiClient, lease: LeaseLock, health: Health) -> int:
-        world = World(client=client, defaults=self.settings.defaults, wake=self.queue.add)
+        world = World(
+            client=client,
+            defaults=self.settings.defaults,
+            wake=self.queue.add,
+            namespaces=self.settings.watch_namespaces,
+        )
         others = ModelGatewayWorld(world=world, client=client, add=self.queue.add)
         self.telemetry.follow_services(lambda: _services_of(world))
         health.informers = (*world.informers(), *others.informers())
@@ -209,7 +214,12 @@ class Operator:
         handlers.configure(settings, self.random)
         others = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
-            registry=registry, settings=settings, stop_flag=stop, clusterwide=True, standalone=True
+            registry=registry,
+            settings=settings,
+            stop_flag=stop,
+            standalone=True,
+            clusterwide=not self.settings.watch_namespaces,
+            namespaces=self.settings.watch_namespaces,
         )
         # kopf has put its own handlers in the place of ours: it alone would stop, as if its watch had failed.
         _listen_to_signals(stop)
@@ -236,8 +246,9 @@ class Operator:
             try:
                 listed: dict[Key, dict[str, Any]] = {}
                 known_before = dict(world.services)
-                async for page in client.list_pages(INFERENCE_SERVICES):
-                    listed.update({key_of(item): dict(item) for item in page.items})
+                for namespace in self.settings.watch_namespaces or (None,):
+                    async for page in client.list_pages(INFERENCE_SERVICES, namespace):
+                        listed.update({key_of(item): dict(item) for item in page.items})
             except ApiError as error:
                 logger.warning("The services could not be listed again: %s", error)
                 continue

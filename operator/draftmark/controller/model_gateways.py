@@ -17,6 +17,7 @@ from typing import Any, Final
 from draftmark.api import names
 from draftmark.cluster import kinds
 from draftmark.cluster.apply import Applier
+from draftmark.cluster.caches import Caches
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.informer import Informer
 from draftmark.cluster.outcomes import Contended, ObjectRef
@@ -24,6 +25,7 @@ from draftmark.controller.gateways import Gateways
 from draftmark.controller.observe import (
     Key,
     World,
+    children_of,
     key_of,
     owner_name,
     role_of,
@@ -69,30 +71,46 @@ class ModelGatewayWorld:
     gateways: dict[Key, dict[str, GatewayState]] = field(default_factory=dict)
     #: Pods that are asked and have not answered for a while, by name.
     silent: dict[Key, frozenset[str]] = field(default_factory=dict)
-    objects: Informer[Json] = field(init=False)
-    services: Informer[Json] = field(init=False)
+    objects: Caches[Json] = field(init=False)
+    services: Caches[Json] = field(init=False)
     _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
     _there_is_one: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.objects = Informer(
-            self.client, kinds.MODEL_GATEWAYS, on_change=self._on_object, project=without_managed_fields
-        )
-        self.services = Informer(
-            self.client, kinds.INFERENCE_SERVICES, on_change=self._on_service, project=_slim_service
-        )
+        def objects(namespace: str | None) -> Informer[Json]:
+            return Informer(
+                self.client,
+                kinds.MODEL_GATEWAYS,
+                on_change=self._on_object,
+                namespace=namespace,
+                project=without_managed_fields,
+            )
+
+        def services(namespace: str | None) -> Informer[Json]:
+            return Informer(
+                self.client,
+                kinds.INFERENCE_SERVICES,
+                on_change=self._on_service,
+                namespace=namespace,
+                project=_slim_service,
+            )
+
+        self.objects = Caches(kinds.MODEL_GATEWAYS, objects, self.world.namespaces)
+        self.services = Caches(kinds.INFERENCE_SERVICES, services, self.world.namespaces)
         self.world.listeners.append(self)
 
     def informers(self) -> tuple[Informer[Any], ...]:
-        return (self.objects, self.services)
+        return (*self.objects.parts, *self.services.parts)
 
     async def run(self, resync_s: float, random: Random) -> None:
         """Watch, and look at each now and then although nothing was heard, until cancelled."""
-        await asyncio.gather(self.objects.run(), self._watch_services(), self._resync(resync_s, random))
+        await asyncio.gather(
+            *(part.run() for part in self.objects.parts), self._watch_services(), self._resync(resync_s, random)
+        )
 
     async def _watch_services(self) -> None:
         await self._there_is_one.wait()
-        await self.services.run()
+        await asyncio.gather(*(part.run() for part in self.services.parts))
 
     async def _resync(self, resync_s: float, random: Random) -> None:
         while True:
@@ -116,26 +134,25 @@ class ModelGatewayWorld:
 
     # What there is
 
-    @property
-    def is_listing(self) -> bool:
+    def is_listing(self, namespace: str) -> bool:
         """Whether the first list of InferenceServices is under way: until it is complete, nothing follows from it."""
-        return not self.services.is_synced and not (self.services.denied or self.services.absent)
+        services = self.services.of(namespace)
+        return not services.is_synced and not (services.denied or services.absent)
 
     def observe(self, key: ModelGatewayKey) -> ModelGatewayObservation | None:
         """What is known of one ModelGateway, or None when there is none of that name."""
         gateway = self.objects.get(key.namespace, key.name)
         if gateway is None:
             return None
-        services = [s for s in self.services.values() if s["metadata"]["namespace"] == key.namespace]
+        known = self.services.of(key.namespace)
+        services = [s for s in known.values() if s["metadata"]["namespace"] == key.namespace]
         uid = str(gateway["metadata"]["uid"])
-        children = self.world.children
         plain = (key.namespace, key.name)
         return ModelGatewayObservation(
             gateway=gateway,
-            services=tuple(services) if unread(self.services) is None else None,
+            services=tuple(services) if unread(known) is None else None,
             addresses={str(s["metadata"]["name"]): ip for s in services if (ip := self._address(s)) is not None},
-            children={kind.kind: tuple(informer.owned_by(uid)) for kind, informer in children.items()},
-            unread={kind.kind: why for kind, informer in children.items() if (why := unread(informer))},
+            **children_of(self.world.children, key.namespace, uid),
             pods=self.pods_of(plain, names.ROLE_GATEWAY),
             states=self.gateways.get(plain, {}),
             silent=self.silent.get(plain, frozenset()),
@@ -238,7 +255,7 @@ class ModelGatewayReconciler:
             TryAgain: Something could not be done; it is in the status.
             ApiError: The status could not be written.
         """
-        if self.world.is_listing:
+        if self.world.is_listing(key.namespace):
             self.wake_after(key, _LIST_AGAIN_S)
             return
         plain = (key.namespace, key.name)

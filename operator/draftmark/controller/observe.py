@@ -4,12 +4,13 @@ Our own kind comes through kopf (`take_service`), the rest through informers. No
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
+from draftmark.cluster.caches import Caches
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.informer import Informer
 from draftmark.cluster.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, Kind, child_kinds
@@ -39,11 +40,14 @@ class World:
 
     Args:
         wake: Called with a service's key when something of it changed. Must be quick.
+        namespaces: Where services are looked after; none: everywhere. With some, nodes are not looked at: they belong to
+            the whole cluster.
     """
 
     client: ApiClient
     defaults: Defaults
     wake: Callable[[Key], None]
+    namespaces: Sequence[str] = ()
     server_version: str | None = None
     services: dict[Key, Json] = field(default_factory=dict)
     proofs: dict[Key, tuple[str, Proof]] = field(default_factory=dict)
@@ -51,27 +55,46 @@ class World:
     gateways: dict[Key, dict[str, GatewayState]] = field(default_factory=dict)
     #: Gateway pods that are asked and have not answered for a while, by name.
     silent: dict[Key, frozenset[str]] = field(default_factory=dict)
-    children: dict[Kind, Informer[dict[str, Any]]] = field(default_factory=dict)
-    pods: Informer[Json] = field(init=False)
-    claims: Informer[Json] = field(init=False)
-    nodes: Informer[Json] = field(init=False)
+    children: dict[Kind, Caches[dict[str, Any]]] = field(default_factory=dict)
+    pods: Caches[Json] = field(init=False)
+    claims: Caches[Json] = field(init=False)
+    nodes: Informer[Json] | None = field(init=False)
     #: Told of every child and every pod as well.
     listeners: list[Listener] = field(default_factory=list)
     _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
     _claims_in: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        def watch(
+            kind: Kind,
+            on_change: Callable[[Json | None, Json | None], None],
+            project: Callable[[Mapping[str, Any]], Any],
+            label_selector: str | None = None,
+        ) -> Caches[Any]:
+            def make(namespace: str | None) -> Informer[Any]:
+                return Informer(
+                    self.client,
+                    kind,
+                    on_change=on_change,
+                    namespace=namespace,
+                    label_selector=label_selector,
+                    project=project,
+                )
+
+            return Caches(kind, make, self.namespaces)
+
         for kind in child_kinds():
-            self.children[kind] = Informer(
-                self.client, kind, on_change=self._on_child, label_selector=_OURS, project=_slim_child
-            )
-        self.pods = Informer(self.client, PODS, on_change=self._on_pod, label_selector=_OURS, project=_slim_pod)
-        self.claims = Informer(self.client, PERSISTENT_VOLUME_CLAIMS, on_change=self._on_claim, project=_slim_claim)
-        self.nodes = Informer(self.client, NODES, on_change=self._on_node, project=_slim_node)
+            self.children[kind] = watch(kind, self._on_child, _slim_child, _OURS)
+        self.pods = watch(PODS, self._on_pod, _slim_pod, _OURS)
+        self.claims = watch(PERSISTENT_VOLUME_CLAIMS, self._on_claim, _slim_claim)
+        self.nodes = (
+            Informer(self.client, NODES, on_change=self._on_node, project=_slim_node) if not self.namespaces else None
+        )
 
     def informers(self) -> tuple[Informer[Any], ...]:
         """All informers; each is run as a task."""
-        return (*self.children.values(), self.pods, self.claims, self.nodes)
+        caches: tuple[Caches[Any], ...] = (*self.children.values(), self.pods, self.claims)
+        return (*(part for each in caches for part in each.parts), *([self.nodes] if self.nodes is not None else []))
 
     async def wait_until_read(self, timeout_s: float) -> tuple[str, ...]:
         """Wait for the first complete list of every kind; return the kinds that are still missing after the time."""
@@ -121,14 +144,13 @@ class World:
         proven = self.proofs.get(key)
         return Observation(
             service=service,
-            children={kind.kind: tuple(informer.owned_by(uid)) for kind, informer in self.children.items()},
-            unread={kind.kind: why for kind, informer in self.children.items() if (why := unread(informer))},
+            **children_of(self.children, key[0], uid),
             pods=self.pods_of(key, names.ROLE_ENGINE),
             router_pods=self.pods_of(key, names.ROLE_ROUTER),
             gateway_pods=self.pods_of(key, names.ROLE_GATEWAY),
             gateways=self.gateways.get(key, {}),
             silent_gateways=self.silent.get(key, frozenset()),
-            claims=self._claims_in.get(key[0], {}) if not unread(self.claims) else None,
+            claims=self._claims_in.get(key[0], {}) if not unread(self.claims.of(key[0])) else None,
             cluster=self.cluster_facts(),
             defaults=self.defaults,
             proof=proven[1] if proven is not None and proven[0] == uid else None,
@@ -141,7 +163,7 @@ class World:
     def cluster_facts(self) -> ClusterFacts:
         """What the nodes and the API server can do."""
         return ClusterFacts(
-            nodes=read_nodes(self.nodes.values()) if not unread(self.nodes) else None,
+            nodes=read_nodes(self.nodes.values()) if self.nodes is not None and not unread(self.nodes) else None,
             server_version=self.server_version,
         )
 
@@ -216,6 +238,15 @@ def unread(informer: Informer[Any]) -> str | None:
     if informer.denied or informer.absent:
         return informer.denied or informer.absent
     return None if informer.synced.is_set() else "not listed yet"
+
+
+def children_of(children: Mapping[Kind, Caches[dict[str, Any]]], namespace: str, uid: str) -> dict[str, Any]:
+    """What an observation has of an owner's children: those that are known, and why others are not."""
+    caches = {kind.kind: cache.of(namespace) for kind, cache in children.items()}
+    return {
+        "children": {kind: tuple(informer.owned_by(uid)) for kind, informer in caches.items()},
+        "unread": {kind: why for kind, informer in caches.items() if (why := unread(informer))},
+    }
 
 
 def owner_name(item: Json, kind: str = names.KIND) -> str | None:
