@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from draftmark.api.defaults import Defaults, NetworkDefaults, TrafficDefaults
+from draftmark.api.images import mirrored
+from draftmark.cli.run import run
 from draftmark.engines.registry import ENGINES
 from draftmark.render.gateway import DEFAULT_RELOADER_IMAGE
 from draftmark.render.router import ROLE as ROUTER_ROLE
@@ -400,3 +402,129 @@ def test_the_dashboard_is_that_of_the_file_and_grafana_finds_it(monitored: list[
         (CHART / "files/monitoring/dashboard.json").read_text("utf-8")
     )
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+@pytest.fixture(scope="module")
+def confined() -> list[Object]:
+    """Everything, for two namespaces."""
+    return render("--set=watchNamespaces={team-a,team-b}")
+
+
+def test_an_operator_of_some_namespaces_gets_roles_there_and_nothing_of_the_cluster(confined: list[Object]) -> None:
+    assert not {item["kind"] for item in confined} & {"ClusterRole", "ClusterRoleBinding"}
+    [account] = of_kind(confined, "ServiceAccount")
+    rules = yaml.safe_load((CHART / "files/rbac/namespace-role.yaml").read_text("utf-8"))
+    roles = {(r["metadata"]["namespace"], r["metadata"]["name"]): r["rules"] for r in of_kind(confined, "Role")}
+    pods = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    own = roles.pop((NAMESPACE, "draftmark"))
+    assert own == yaml.safe_load((CHART / "files/rbac/role.yaml").read_text("utf-8"))
+    assert roles == {
+        **{(namespace, f"{NAMESPACE}:draftmark"): rules for namespace in ("team-a", "team-b")},
+        **{(namespace, ROUTER_ROLE): pods for namespace in ("team-a", "team-b")},
+    }
+    for binding in of_kind(confined, "RoleBinding"):
+        assert binding["roleRef"]["name"] in {name for _, name in [*roles, (NAMESPACE, "draftmark")]}
+        assert [s["name"] for s in binding["subjects"]] == [account["metadata"]["name"]]
+        assert [s["namespace"] for s in binding["subjects"]] == [NAMESPACE]
+    bound = {b["metadata"]["namespace"] for b in of_kind(confined, "RoleBinding")}
+    assert bound == {NAMESPACE, "team-a", "team-b"}
+
+
+def test_an_operator_of_some_namespaces_is_told_which(confined: list[Object]) -> None:
+    [template] = pod_templates(confined)
+    args = template["spec"]["containers"][0]["args"]
+    assert [arg for arg in args if "namespace" in arg] == ["--watch-namespace=team-a", "--watch-namespace=team-b"]
+    options = {option for parameter in run.params for option in parameter.opts}
+    assert {arg.partition("=")[0] for arg in args if arg.startswith("--")} <= options
+    assert read_defaults(confined).namespaced is True
+    monitors = render(*MONITORED, *PROMETHEUS_OPERATOR, "--set=watchNamespaces={team-a}")
+    assert {str(m["spec"]["namespaceSelector"]) for m in of_kind(monitors, "PodMonitor")} == {
+        "{'matchNames': ['team-a']}"
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "mirrored_image"),
+    [
+        ("ghcr.io/draftmark/operator", "mirror.example:5000/x/draftmark/operator"),
+        ("draftmark/operator", "mirror.example:5000/x/draftmark/operator"),
+        ("operator", "mirror.example:5000/x/operator"),
+        ("localhost/operator", "mirror.example:5000/x/operator"),
+        ("other.example:80/a/b/c", "mirror.example:5000/x/a/b/c"),
+    ],
+)
+def test_one_registry_stands_for_all(image: str, mirrored_image: str) -> None:
+    objects = render("--set=global.imageRegistry=mirror.example:5000/x/", f"--set=image.repository={image}")
+    [template] = pod_templates(objects)
+    found = template["spec"]["containers"][0]["image"]
+    assert found.rpartition(":")[0] == mirrored_image
+    told = read_defaults(objects)
+    # As the operator does it with the images of services.
+    assert mirrored(f"{image}:1", told) == f"{mirrored_image}:1"
+    assert told.traffic == TrafficDefaults(reloader_image=found)
+
+
+def test_a_registry_of_the_defaults_counts_for_services() -> None:
+    objects = render("--set=global.imageRegistry=a.example", "--set=defaults.registryMirror=b.example")
+    assert read_defaults(objects).registry_mirror == "b.example"
+
+
+def test_pull_secrets_of_all_come_to_the_operator_and_to_services() -> None:
+    objects = render(
+        "--set=global.imagePullSecrets[0].name=all", "--set=imagePullSecrets[0].name=own", "--set=image.tag=x",
+        "--set=defaults.imagePullSecrets[0].name=services", "--set=defaults.imagePullSecrets[1].name=all",
+    )  # fmt: skip
+    [template] = pod_templates(objects)
+    assert template["spec"]["imagePullSecrets"] == [{"name": "all"}, {"name": "own"}]
+    assert [s.name for s in read_defaults(objects).image_pull_secrets or ()] == ["all", "services"]
+
+
+def test_who_may_reach_the_operator(rendered: list[Object]) -> None:
+    [policy] = of_kind(rendered, "NetworkPolicy")
+    assert (policy["spec"]["policyTypes"], policy["spec"]["ingress"]) == (["Ingress"], [])
+    [template] = pod_templates(rendered)
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    [policy] = of_kind(render("--set=defaults.network.monitoringNamespaces={mon,other}"), "NetworkPolicy")
+    [rule] = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
+    peers = [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in rule["from"]]
+    assert peers == ["mon", "other"]
+    assert of_kind(render("--set=networkPolicy.create=false"), "NetworkPolicy") == []
+
+
+def test_replicas_can_be_spread() -> None:
+    constraint = "topologySpreadConstraints[0]"
+    values = ("maxSkew=1", "topologyKey=topology.kubernetes.io/zone", "whenUnsatisfiable=ScheduleAnyway")
+    objects = render(*(f"--set={constraint}.{value}" for value in values))
+    [template] = pod_templates(objects)
+    [found] = template["spec"]["topologySpreadConstraints"]
+    assert found.pop("labelSelector")["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert found == {
+        "maxSkew": 1,
+        "topologyKey": "topology.kubernetes.io/zone",
+        "whenUnsatisfiable": "ScheduleAnyway",
+    }
+    chosen = (*values, "labelSelector.matchLabels.a=b")
+    [template] = pod_templates(render(*(f"--set={constraint}.{value}" for value in chosen)))
+    assert template["spec"]["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": {"a": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ("watchNamespaces={Team}", "/watchNamespaces/0"),
+        ("watchNamespaces={a,a}", "/watchNamespaces"),
+        ("global.imageRegistry=https://x", "/global/imageRegistry"),
+        ("topologySpreadConstraints[0].maxSkew=1", "/topologySpreadConstraints/0"),
+        ("networkPolicy.enabled=true", "'enabled'"),
+        ("monitoring.rules.queueDepth=many", "/monitoring/rules/queueDepth"),
+        ("monitoring.interval=soon", "/monitoring/interval"),
+        ("monitoring.podMonitors=true", "/monitoring/podMonitors"),
+        ("imagePullSecrets={pull}", "/imagePullSecrets/0"),
+        ("defaults.engines.llama-cpp.image=x", "'image'"),
+    ],
+)
+def test_schema_refuses_and_says_where(value: str, where: str) -> None:
+    answer = helm("template", "draftmark", str(CHART), f"--set={value}")
+    assert answer.returncode != 0
+    assert where in answer.stderr
