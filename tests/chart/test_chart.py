@@ -251,6 +251,16 @@ def test_definitions_stay_when_the_release_goes(rendered: list[Object]) -> None:
         assert definition == sources[definition["metadata"]["name"]]
 
 
+def test_the_routers_role_stays_when_the_release_goes(rendered: list[Object], confined: list[Object]) -> None:
+    """Services serve on, and their routers must still hear of new engine pods."""
+    roles = [
+        r for r in of_kind(rendered, "ClusterRole") + of_kind(confined, "Role") if r["metadata"]["name"] == ROUTER_ROLE
+    ]
+    assert len(roles) == 3
+    for role in roles:
+        assert role["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
 @pytest.fixture(scope="module")
 def changed() -> list[Object]:
     """Everything, with other values than the usual ones."""
