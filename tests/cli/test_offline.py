@@ -30,7 +30,7 @@ def on(command: str, *items: Object) -> Result:
     return run(command, "-f", "-", stdin=dump_manifests(items))
 
 
-@pytest.mark.parametrize("command", ["render", "explain", "validate"])
+@pytest.mark.parametrize("command", ["render", "explain", "validate", "images"])
 @pytest.mark.parametrize(("item", "code"), [(GOOD, 0), (INVALID, 1), (UNPLANNABLE, 2)])
 def test_exit_codes_are_0_good_1_invalid_2_not_plannable(command: str, item: Object, code: int) -> None:
     result = on(command, item)
@@ -172,7 +172,7 @@ STRANGE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["render", "explain", "validate"])
+@pytest.mark.parametrize("command", ["render", "explain", "validate", "images"])
 @pytest.mark.parametrize("text", STRANGE, ids=lambda text: text[:12])
 def test_strange_yaml_is_no_traceback(command: str, text: str) -> None:
     head = "apiVersion: draftmark.dev/v1alpha1\nkind: InferenceService\n"

@@ -19,7 +19,7 @@ from draftmark.api.model_gateway import ModelGatewaySpec
 from draftmark.choice import describe_errors
 from draftmark.cli.endings import UNPLANNABLE, fail
 from draftmark.decide import decide
-from draftmark.decision import Decision
+from draftmark.decision import Decision, Manifest
 from draftmark.facts.nodes import ClusterFacts, read_nodes
 from draftmark.model_gateway.decide import decide_model_gateway
 from draftmark.model_gateway.observation import ModelGatewayObservation
@@ -29,21 +29,29 @@ from draftmark.planner.explain import explain_data, explain_text
 from draftmark.render.yaml_io import dump_manifests, load_manifests
 from draftmark.settings import UnreadableDefaults, load_defaults
 
-_files = click.option("-f", "--filename", "files", multiple=True, required=True, help="File, or - for stdin.")
-_nodes = click.option("--nodes", type=click.Path(path_type=Path), help="NodeList, as kubectl get nodes -o yaml prints.")
-_defaults = click.option("--defaults", type=click.Path(path_type=Path), help="The administrator's defaults (YAML).")
+files_option = click.option("-f", "--filename", "files", multiple=True, required=True, help="File, or - for stdin.")
+nodes_option = click.option(
+    "--nodes", type=click.Path(path_type=Path), help="NodeList, as kubectl get nodes -o yaml prints."
+)
+defaults_option = click.option(
+    "--defaults", type=click.Path(path_type=Path), help="The administrator's defaults (YAML)."
+)
 
 
 @click.command()
-@_files
-@_nodes
-@_defaults
+@files_option
+@nodes_option
+@defaults_option
 def render(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
     """Print the manifests that the operator would apply to an empty cluster.
 
     A ModelGateway knows no models there: no service has an address yet. Objects get an owner reference only when the InferenceService has a uid; without one they belong to nobody.
     """
-    given, configured = _load(files), _read_defaults(defaults)
+    click.echo(dump_manifests(render_all(_load(files), nodes, read_defaults(defaults))), nl=False)
+
+
+def render_all(given: "Given", nodes: Path | None, configured: Defaults) -> list[Manifest]:
+    """What the operator would apply to an empty cluster."""
     decisions = [decision for _, decision in _decide_all(given.services, nodes, configured)]
     _fail_if_refused(decisions)
     manifests = [m for d in decisions for m in (*d.pins, *d.desired)]
@@ -51,20 +59,20 @@ def render(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) ->
         _check_gateway(gateway)
         seen = ModelGatewayObservation(gateway=_as_new(gateway), services=(), defaults=configured)
         manifests += decide_model_gateway(seen).desired
-    click.echo(dump_manifests(manifests), nl=False)
+    return manifests
 
 
 @click.command()
-@_files
-@_nodes
-@_defaults
+@files_option
+@nodes_option
+@defaults_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def explain(files: tuple[str, ...], nodes: Path | None, defaults: Path | None, output: str) -> None:
     """Say what would be deployed, and why."""
     services = _load(files).services
     if not services:
         fail(f"no {names.KIND} of {names.API_VERSION} in {', '.join(files)}.")
-    decided = _decide_all(services, nodes, _read_defaults(defaults))
+    decided = _decide_all(services, nodes, read_defaults(defaults))
     explained = []
     for seen, decision in decided:
         plan = decision.refused or decision.plan
@@ -80,9 +88,9 @@ def explain(files: tuple[str, ...], nodes: Path | None, defaults: Path | None, o
 
 
 @click.command()
-@_files
-@_nodes
-@_defaults
+@files_option
+@nodes_option
+@defaults_option
 def validate(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
     """Check InferenceServices and ModelGateways without a cluster; unknown fields are errors."""
     given = _load(files)
@@ -94,7 +102,7 @@ def validate(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) 
     unknown += [f"{_where(g)}: {path}" for g in given.gateways for path in _unknown_fields(g, ModelGatewaySpec)]
     if unknown:
         fail(f"unknown fields: {'; '.join(unknown)}. Correct or remove them.")
-    _fail_if_refused(decision for _, decision in _decide_all(given.services, nodes, _read_defaults(defaults)))
+    _fail_if_refused(decision for _, decision in _decide_all(given.services, nodes, read_defaults(defaults)))
     counted = ((names.KIND, given.services), (names.MODEL_GATEWAY_KIND, given.gateways))
     told = [f"{len(items)} {kind}{'' if len(items) == 1 else 's'}" for kind, items in counted if items]
     click.echo(f"{', '.join(told)} valid")
@@ -119,7 +127,7 @@ def _as_new(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "metadata": metadata, "status": {}}
 
 
-def _read_defaults(path: Path | None) -> Defaults:
+def read_defaults(path: Path | None) -> Defaults:
     try:
         return load_defaults(path)
     except UnreadableDefaults as error:
@@ -139,27 +147,39 @@ def _read_cluster(nodes: Path | None) -> ClusterFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Given:
+class Given:
     """The objects of our kinds in the files."""
 
     services: list[dict[str, Any]]
     gateways: list[dict[str, Any]]
 
 
-def _load(files: Iterable[str]) -> _Given:
-    found: dict[object, list[dict[str, Any]]] = {names.KIND: [], names.MODEL_GATEWAY_KIND: []}
+def read_manifests(files: Iterable[str]) -> list[dict[str, Any]]:
+    """All objects in the files."""
+    found: list[dict[str, Any]] = []
     for name in files:
         try:
             text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-            manifests = load_manifests(text)
+            found += load_manifests(text)
         except (OSError, ValueError) as error:
             fail(f"{name}: {error}")
-        for manifest in manifests:
-            if manifest.get("apiVersion") == names.API_VERSION and manifest["kind"] in found:
-                found[manifest["kind"]].append(manifest)
-    if not any(found.values()):
+    return found
+
+
+def sort(manifests: Iterable[dict[str, Any]]) -> Given:
+    """The objects of our kinds."""
+    found: dict[object, list[dict[str, Any]]] = {names.KIND: [], names.MODEL_GATEWAY_KIND: []}
+    for manifest in manifests:
+        if manifest.get("apiVersion") == names.API_VERSION and manifest["kind"] in found:
+            found[manifest["kind"]].append(manifest)
+    return Given(services=found[names.KIND], gateways=found[names.MODEL_GATEWAY_KIND])
+
+
+def _load(files: Iterable[str]) -> Given:
+    given = sort(read_manifests(files))
+    if not (given.services or given.gateways):
         fail(f"no {names.KIND} or {names.MODEL_GATEWAY_KIND} of {names.API_VERSION} in {', '.join(files)}.")
-    return _Given(services=found[names.KIND], gateways=found[names.MODEL_GATEWAY_KIND])
+    return given
 
 
 def _check_schema(service: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ __all__ = ["main"]
 COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Files": {
         "explain": "draftmark.cli.offline",
+        "images": "draftmark.cli.images",
         "render": "draftmark.cli.offline",
         "validate": "draftmark.cli.offline",
     },
