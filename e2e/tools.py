@@ -127,11 +127,11 @@ def _is_half_installed(tools: Tools) -> bool:
 
 
 def uninstall(tools: Tools) -> None:
-    """Remove the chart from a cluster that stays. The CRD is kept, as the chart keeps it."""
+    """Remove the chart from a cluster that stays. What the chart keeps is kept."""
     with step("helm uninstall"):
         tools.helm("uninstall", RELEASE, f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found")
         tools.kubectl("delete", "namespace", SYSTEM_NAMESPACE, "--ignore-not-found", "--timeout=60s")
-    say(f"  kept, as the chart keeps it: the custom resource definition {RESOURCE}")
+    say(f"  kept, as the chart keeps them: the custom resource definition {RESOURCE}, and the routers' ClusterRole")
 
 
 def read_defaults(tools: Tools) -> str:
