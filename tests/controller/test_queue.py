@@ -227,6 +227,7 @@ async def test_a_cancelled_queue_leaves_no_worker_behind() -> None:
 async def test_age_is_that_of_the_key_at_the_back() -> None:
     queue = WorkQueue[str]()
     assert queue.oldest_age_s == 0.0
+    assert await asyncio.to_thread(lambda: (queue.oldest_age_s, queue.longest_running_s)) == (0.0, 0.0)
     queue.add("a", Priority.RESYNC)
     await asyncio.sleep(0.03)
     queue.add("a", Priority.CHANGE)

@@ -68,7 +68,9 @@ def listed(client: Client, url: str) -> list[str]:
 
 def standin(installed: Installed, name: str, *, model: str | None = None, **more: Any) -> Json:
     spec = {"uri": URI, "maxContextLength": 256} | ({"name": model} if model is not None else {})
-    return standin_service(installed, name, model=spec, workload={"concurrency": 256}, **more)
+    # A hundred bodies of 1 MiB at once, and what is read of them, do not fit into the 128 MiB of the others.
+    engine = {"resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "1Gi"}}}
+    return standin_service(installed, name, model=spec, workload={"concurrency": 256}, engine=engine, **more)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import asyncio
 import heapq
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -270,4 +271,5 @@ class WorkQueue(Generic[K]):
 
 
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    """The loop's clock; the metrics are written in another thread, which has no loop."""
+    return time.monotonic()
