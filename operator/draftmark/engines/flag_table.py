@@ -1,14 +1,18 @@
 """What an engine's command line takes, as data, and the check of a user's arguments against it.
 
 A wrong flag is found when the object is applied, not as a crash loop an hour later. The tables lie in `flags/`, one
-per engine and version, written by `e2e/flag_tables.py` from the program itself. The check never refuses what the
-program takes, with two exceptions: a number must be one to its end (`stoi` reads `12x` as 12), and a flag that stands
-where a value belongs is a forgotten value.
+per engine and version, made from the program itself; each names its source. The check never refuses what the program
+takes, with three exceptions: a number must be one to its end (`stoi` reads `12x` as 12), a flag that stands where a
+value belongs is a forgotten value, and a flag is written in full (argparse takes any beginning that fits one flag only,
+so a beginning would pass as a flag that is not the user's to set).
+
+Two ways to read a list of arguments are known. llama-server takes a flag and its value as two items. Python's argparse
+takes them also as `--flag=value`, and some flags take several items; vLLM's reads `--flag.key value` as JSON as well.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -16,7 +20,7 @@ from importlib.resources import files
 from math import inf
 from typing import Any, Final, Literal, Self, assert_never
 
-__all__ = ["Flag", "FlagProblem", "FlagTable", "check_args"]
+__all__ = ["Flag", "FlagProblem", "FlagTable", "check_args", "names_in"]
 
 #: Problems that one check reports; a reader repairs a few at a time, and status is bounded.
 MAX_PROBLEMS: Final = 5
@@ -25,11 +29,18 @@ MAX_SHOWN: Final = 80
 #: Choices that a message lists.
 MAX_CHOICES: Final = 12
 
-FlagType = Literal["switch", "string", "choice", "list", "integer", "integer64", "number"]
+#: integer and number are C's; int, float and size (1k is 1000, 1K is 1024) Python's.
+FlagType = Literal[
+    "switch", "string", "choice", "list", "integer", "integer64", "number", "int", "float", "size", "json"
+]
 
 #: Bits of the largest number: int, and unsigned long. Source: <climits> on 64 bit Linux.
 _BITS: Final[Mapping[str, int]] = {"integer": 31, "integer64": 64}
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
+#: Source: `human_readable_int` in vllm/utils/argparse_utils.py.
+_SIZE: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?[kmgt]|[0-9]{1,40}[KMGT]")
+#: What argparse takes for a value although it begins with a dash. Source: `_negative_number_matcher` in Python's argparse.
+_NEGATIVE: Final = re.compile(r"-[0-9]+|-[0-9]*\.[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
 #: Sizes that a 32 bit float holds with full precision. Source: IEEE 754, binary32; `stof` refuses what lies outside.
 _FLOAT_MIN: Final = 1.1754943508222875e-38
@@ -47,8 +58,12 @@ class Flag:
     negations: tuple[str, ...] = ()
     values: int = 0
     """List items that follow the flag."""
+    more: bool = False
+    """Further items may follow, until the next flag."""
     choices: tuple[str, ...] = ()
     """The only values (`choice`, `list`), or words that stand beside numbers (`integer`, `number`)."""
+    known: tuple[str, ...] = ()
+    """The values that the program has by itself, where plugins may add others."""
     undocumented: tuple[str, ...] = ()
     """Values that the program takes without its help saying so."""
     minimum: str = ""
@@ -76,6 +91,7 @@ class FlagTable:
     source: str
     date: str
     flags: tuple[Flag, ...]
+    is_argparse: bool = False
     by_name: Mapping[str, Flag] = field(repr=False, compare=False)
     """Every spelling that the program knows: canonical names, aliases and negations."""
 
@@ -97,11 +113,12 @@ class FlagTable:
             source=data["source"],
             date=data["date"],
             flags=flags,
+            is_argparse=data.get("parser") == "argparse",
             by_name={name: flag for flag in flags for name in flag.names},
         )
 
     def find(self, name: str) -> Flag | None:
-        """The flag of this spelling; llama-server reads `_` as `-` in long names."""
+        """The flag of this spelling; both kinds of parser read `_` as `-` in long names."""
         return self.by_name.get(_normal(name))
 
     @property
@@ -144,16 +161,59 @@ def check_args(table: FlagTable, args: Sequence[str], reserved: Mapping[str, str
     problems = list[FlagProblem]()
     position = 0
     while position < len(args) and len(problems) < MAX_PROBLEMS:
-        flag = table.find(args[position])
-        following = _following(table, flag, args, position)
-        if flag is None:
+        use = _read_argparse(table, args, position) if table.is_argparse else _read(table, args, position)
+        if use.flag is None:
             problem: str | None = _unknown(table, args[position], owners)
         else:
-            problem = _misused(table, flag, args[position], following, owners.get(flag.name))
+            problem = _misused(table, use.flag, use.name, use.values, owners.get(use.flag.name), use.form)
         if problem:
             problems.append(FlagProblem(index=position, argument=_shown(args[position]), message=problem))
-        position += 1 + len(following)
+        position += 1 + use.following
     return tuple(problems)
+
+
+def names_in(args: Sequence[str]) -> tuple[str, ...]:
+    """The names of the flags in a list that argparse reads, without values and keys; for a version without a table."""
+    words = (item.partition("=")[0].partition(".")[0] for item in args if item.startswith("-"))
+    return tuple(_normal(word) for word in words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """One flag as it stands in a list."""
+
+    flag: Flag | None
+    name: str = ""
+    """As written, without a value."""
+    values: Sequence[str] = ()
+    following: int = 0
+    """Items after the flag's own that belong to it."""
+    form: Literal["apart", "joined", "key"] = "apart"
+
+
+def _read(table: FlagTable, args: Sequence[str], position: int) -> _Use:
+    flag = table.find(args[position])
+    following = _following(table, flag, args, position)
+    return _Use(flag=flag, name=args[position], values=following, following=len(following))
+
+
+def _read_argparse(table: FlagTable, args: Sequence[str], position: int) -> _Use:
+    item = args[position]
+    head, joined, value = item.partition("=") if item.startswith("-") else (item, "", "")
+    name, dot, _ = head.partition(".")
+    flag = table.find(name)
+    if flag is None and name.startswith("-O") and (level := table.find("-O")):
+        flag, joined, value = level, "=", value or name[2:]  # the one short flag whose value stands behind it
+    if flag is None or (dot and flag.type not in ("json", "string")):
+        return _Use(flag=None, following=len(_following(table, None, args, position)))
+    if joined:
+        return _Use(flag=flag, name=head, values=(value,), form="key" if dot else "joined")
+    if dot:
+        # The item after a key is its value, whatever it looks like.
+        values = args[position + 1 : position + 2]
+        return _Use(flag=flag, name=head, values=values, following=len(values), form="key")
+    values = _following(table, flag, args, position)
+    return _Use(flag=flag, name=head, values=values, following=len(values))
 
 
 def _following(table: FlagTable, flag: Flag | None, args: Sequence[str], position: int) -> Sequence[str]:
@@ -164,11 +224,17 @@ def _following(table: FlagTable, flag: Flag | None, args: Sequence[str], positio
         is_value = args[position].startswith("-") and "=" not in args[position]
         return after if is_value and after and not _looks_like_flag(after[0]) else ()
     taken = list[str]()
-    for item in args[position + 1 : position + 1 + flag.values]:
-        if table.find(item):
+    for item in args[position + 1 :] if flag.more else args[position + 1 : position + 1 + flag.values]:
+        if table.find(item) or (table.is_argparse and _is_option(item)):
             break
         taken.append(item)
     return taken
+
+
+def _is_option(item: str) -> bool:
+    """Whether argparse takes an item for a flag; vLLM's splits what begins with a dash at its first dot."""
+    is_value = " " in item or (_NEGATIVE.fullmatch(item) is not None and "." not in item)
+    return len(item) > 1 and item.startswith("-") and not is_value
 
 
 def _unknown(table: FlagTable, argument: str, owners: Mapping[str, str]) -> str:
@@ -179,7 +245,7 @@ def _unknown(table: FlagTable, argument: str, owners: Mapping[str, str]) -> str:
             f"{shown} is no flag, and {table.title} takes only flags and their values. "
             "Remove it, or put the flag that it belongs to before it as a list item of its own."
         )
-    for separator in ("=", " "):
+    for separator in ("=", " ") if not table.is_argparse else (" ",):
         name, found, _ = argument.partition(separator)
         if found and (flag := table.find(name)):
             return _joined(table, flag, argument, separator, owners.get(flag.name))
@@ -207,7 +273,14 @@ def _joined(table: FlagTable, flag: Flag, argument: str, separator: str, owner: 
     )
 
 
-def _misused(table: FlagTable, flag: Flag, argument: str, values: Sequence[str], owner: str | None) -> str | None:
+def _misused(
+    table: FlagTable,
+    flag: Flag,
+    argument: str,
+    values: Sequence[str],
+    owner: str | None,
+    form: Literal["apart", "joined", "key"] = "apart",
+) -> str | None:
     """What is wrong with a flag that the table knows."""
     shown = _shown(argument) if _normal(argument) == flag.name else f"{_shown(argument)} ({flag.name})"
     if flag.removed:
@@ -216,6 +289,10 @@ def _misused(table: FlagTable, flag: Flag, argument: str, values: Sequence[str],
         return f"{shown} cannot be given in engine.args: it is set by {owner}. Remove it."
     if flag.exits:
         return f"{shown} makes {table.title} print and exit instead of serving. Remove it."
+    if form == "joined" and flag.type == "switch":
+        return f"{shown} of {table.title} is a switch and takes no value. Write {shown} alone{_off(flag)}."
+    if form == "key" and values:
+        return None  # the part of a JSON value is any text
     if len(values) < flag.values:
         need = "a value" if flag.values == 1 else f"{flag.values} values"
         have = f"; it has {len(values)}" if values else "; it has none"
@@ -242,8 +319,24 @@ def _accepts(flag: Flag, value: str) -> bool:
             return _INTEGER.fullmatch(value) is not None and _minimum(flag) <= int(value) < 2 ** _BITS[flag.type]
         case "number":
             return _NUMBER.fullmatch(value) is not None and _is_float(float(value)) and float(value) >= _minimum(flag)
+        case "int":
+            return _is_read_by(int, value)
+        case "size":
+            return _is_read_by(int, value) or _SIZE.fullmatch(value.strip()) is not None
+        case "float":
+            return _is_read_by(float, value)
+        case "json":
+            return _is_read_by(json.loads, value)
         case _:
             assert_never(flag.type)
+
+
+def _is_read_by(read: Callable[[str], object], value: str) -> bool:
+    try:
+        read(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _minimum(flag: Flag) -> float:
@@ -273,6 +366,16 @@ def _needs(flag: Flag) -> str:
             return f"a whole number from {_minimum(flag)} to {2 ** _BITS[flag.type] - 1}{words}"
         case "number":
             return f"a number{f' of at least {flag.minimum}' if flag.minimum else ''}{words}"
+        case "int":
+            return f"a whole number{words}"
+        case "size":
+            return (
+                f"a whole number, where wanted with k, m, g or t (thousands) or K, M, G or T (1024s) behind it{words}"
+            )
+        case "float":
+            return f"a number{words}"
+        case "json":
+            return f"JSON{words}"
         case _:
             assert_never(flag.type)
 
