@@ -1,5 +1,6 @@
 """Every field of an InferenceService does something: change it, and what the operator would do changes."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -141,6 +142,23 @@ def with_volume(**source: Any) -> Object:
     return with_field(spec(), "podTemplate.volumes", [{"name": "v", "mountPath": "/v", **source}])
 
 
+VLLM = spec(model={"uri": "hf://org/repo"}, engine={"name": "vllm"})
+VLLM_GPU = {**VLLM, "accelerator": {"product": "NVIDIA-L4"}}
+VLLM_LORA = with_field(VLLM, "model.adapters", [{"name": "a", "uri": "hf://org/lora"}])
+GUESS = "engine.options.speculative"
+VLLM_NGRAM = with_field(VLLM, GUESS, {"method": "mtp", "tokens": 2})
+VLLM_EAGLE = with_field(VLLM, GUESS, {"method": "eagle", "tokens": 2, "uri": "hf://org/draft"})
+
+
+def adapter(**fields: Any) -> str:
+    return json.dumps({"base_model_name": "tiny", "name": "a", "path": "org/lora", **fields}, separators=(",", ":"))
+
+
+def guesses(**fields: Any) -> Callable[[Decision], bool]:
+    config = json.dumps(fields, separators=(",", ":"), sort_keys=True)
+    return args("--speculative-config", config)
+
+
 TOLERATION = with_field(spec(), "podTemplate.tolerations", [{"key": "a", "operator": "Equal", "value": "b"}])
 
 CHANGES = [
@@ -164,6 +182,23 @@ CHANGES = [
     Change("engine.resources.limits.cpu", "1500m", args("--threads", "2")),
     Change("engine.options.prefixCaching", False, args("--no-cache-prompt")),
     Change("engine.options.kvCacheDType", "q8_0", args("--cache-type-k", "q8_0", "--cache-type-v", "q8_0")),
+    Change("model.revision", "v1", args("--revision", "v1"), VLLM),
+    Change("model.quantization", "fp8", args("--quantization", "fp8"), VLLM),
+    Change("model.adapters[0].name", "b", args("--lora-modules", adapter(name="b")), VLLM_LORA),
+    Change("model.adapters[0].uri", "hf://org/b", args("--lora-modules", adapter(path="org/b")), VLLM_LORA),
+    Change("model.adapters[0].rank", 33, args("--max-lora-rank", "64"), VLLM_LORA),
+    Change("engine.options.chunkedPrefill", False, args("--no-enable-chunked-prefill"), VLLM),
+    Change("engine.options.structuredOutput", True, args("--structured-outputs-config", '{"backend":"auto"}'), VLLM),
+    Change("engine.options.kvOffload", "2Gi", args("--kv-offloading-size", "2"), VLLM_GPU),
+    Change("engine.options.apiServerCount", 2, args("--api-server-count", "2"), VLLM),
+    Change(f"{GUESS}.method", "ngram", guesses(method="ngram", num_speculative_tokens=2, prompt_lookup_max=5, prompt_lookup_min=5), VLLM_NGRAM),
+    Change(f"{GUESS}.tokens", 3, guesses(method="mtp", num_speculative_tokens=3), VLLM_NGRAM),
+    Change(f"{GUESS}.uri", "hf://o/d", guesses(method="eagle", num_speculative_tokens=2, model="o/d"), VLLM_EAGLE),
+    Change(f"{GUESS}.revision", "v1", guesses(method="eagle", num_speculative_tokens=2, model="org/draft", revision="v1"), VLLM_EAGLE),
+    Change("parallelism.tensor", 2, args("--tensor-parallel-size", "2"), VLLM_GPU),
+    Change("parallelism.tensor", 2, gpus("nvidia.com/gpu", "2"), VLLM_GPU),
+    Change("workload.kind", "interactive", args("--max-num-seqs", "64"), VLLM_GPU),
+    Change("workload.kind", "batch", args("--max-num-batched-tokens", "16384"), VLLM_GPU),
     Change("accelerator.product", "NVIDIA-H100-80GB-HBM3", selects("nvidia.com/gpu.product", "NVIDIA-H100-80GB-HBM3"), GPU),
     Change("accelerator.resourceName", "amd.com/gpu", gpus("amd.com/gpu", "1"), GPU),
     Change("accelerator.count", 2, gpus("nvidia.com/gpu", "2"), GPU),

@@ -41,6 +41,8 @@ class Plan:
     max_context_length: int
     #: Requests that one replica serves at once, each with the whole context.
     concurrency: int
+    #: Tokens that one step of the engine may take; None where the engine or the user says.
+    max_batched_tokens: int | None = None
     kind: ModelKind = "generate"
     reasons: tuple[Reason, ...] = ()
     #: Why the arguments could not be checked, or None when they were.

@@ -89,6 +89,13 @@ _WITH_SECRET = with_field(_WITH_ENV, f"{_ENV}.valueFrom", _SECRET)
 _WITH_CONFIG_KEY = with_field(_WITH_ENV, f"{_ENV}.valueFrom", _CONFIG)
 _WITH_TOKEN = spec(model={"uri": HUB_URI, "authSecretRef": {"name": "hub", "key": "token"}})
 _WITH_GPU = spec(accelerator={"product": "NVIDIA-L4"})
+_HUB = spec(model={"uri": "hf://org/repo"})
+_WITH_REVISION = spec(model={"uri": "hf://org/repo", "revision": "main"})
+_ADAPTER = {"name": "a", "uri": "hf://org/lora"}
+_WITH_ADAPTER = spec(model={"uri": "pvc://claim/folder", "adapters": [_ADAPTER]})
+_SPECULATIVE = "engine.options.speculative"
+_NGRAM, _EAGLE = {"method": "ngram", "tokens": 2}, {"method": "eagle", "tokens": 2, "uri": "hf://org/draft"}
+_WITH_NGRAM, _WITH_EAGLE = (with_field(spec(), _SPECULATIVE, value) for value in (_NGRAM, _EAGLE))
 _SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
 _WITH_SPREAD = with_field(spec(), "podTemplate.topologySpread[0]", _SPREAD)
 _LABEL, _NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
@@ -118,6 +125,21 @@ CASES: tuple[Case, ...] = (
     _longest("model.authSecretRef.name", 253, base=_WITH_TOKEN),
     _field("model.authSecretRef.key", "a.b_C", "a b", _KEY, base=_WITH_TOKEN),
     _longest("model.authSecretRef.key", 253, base=_WITH_TOKEN),
+    _field("model.revision", "refs/pr/1", "-x", "[A-Za-z0-9._/-]*$", base=_HUB),
+    _longest("model.revision", 128, base=_HUB),
+    _field("model.uri", "hf://org/repo", "pvc://claim/m", "model.revision is used for hf:// models only", base=_WITH_REVISION),
+    _field("model.quantization", "compressed-tensors", "FP8", "[a-z0-9_-]*$"),
+    _longest("model.quantization", 48),
+    _items("model.adapters", 16, lambda i: {"name": f"a{i}", "uri": "hf://org/lora"}),
+    _field("model.adapters", [_ADAPTER, {**_ADAPTER, "name": "b"}], [_ADAPTER, _ADAPTER], "duplicate value"),
+    _field("model.adapters[0].name", "org/a:1", "a b", "[A-Za-z0-9._:/-]*$", base=_WITH_ADAPTER),
+    _longest("model.adapters[0].name", 253, base=_WITH_ADAPTER),
+    _field("model.adapters[0].uri", "pvc://claim/a", "", "at least 1 char", base=_WITH_ADAPTER),
+    _longest("model.adapters[0].uri", 1024, prefix="pvc://claim/", base=_WITH_ADAPTER),
+    _field("model.adapters[0].uri", "oci://image:1", "https://host/a.gguf", "an adapter's uri needs a scheme", base=_WITH_ADAPTER),
+    *_bounds("model.adapters[0].rank", 1, 512, base=_WITH_ADAPTER),
+    _field("model.adapters[0].uri", "hf://org/lora", "pvc://claim/a", "authSecretRef is used for hf:// models only",
+           base=with_field(_WITH_ADAPTER, "model.authSecretRef", {"name": "hub", "key": "token"})),
     # engine
     _field("engine.name", "llama-cpp", "ollama", "llama-cpp"),
     _field("engine.version", "b11669", "-b", "[A-Za-z0-9._+-]*$"),
@@ -145,7 +167,21 @@ CASES: tuple[Case, ...] = (
     _entries("engine.resources.limits", 16, "1"),
     _entries("engine.resources.requests", 16, "1"),
     _field("engine.options.kvCacheDType", "q8_0", "Q8", "[a-z0-9_]+$"),
-    _longest("engine.options.kvCacheDType", 16),
+    _longest("engine.options.kvCacheDType", 32),
+    _field("engine.options.kvOffload", "32Gi", "much", _QUANTITY),
+    _longest("engine.options.kvOffload", 32, character="1"),
+    *_bounds("engine.options.apiServerCount", 1, 16),
+    _field(f"{_SPECULATIVE}.method", "mtp", "guess", "draftModel", base=_WITH_NGRAM),
+    *_bounds(f"{_SPECULATIVE}.tokens", 1, 32, base=_WITH_NGRAM),
+    _field(f"{_SPECULATIVE}.uri", "pvc://claim/d", "", "at least 1 char", base=_WITH_EAGLE),
+    _longest(f"{_SPECULATIVE}.uri", 1024, prefix="pvc://claim/", base=_WITH_EAGLE),
+    _field(f"{_SPECULATIVE}.uri", "oci://image:1", "s3://bucket/d", "speculative.uri needs a scheme", base=_WITH_EAGLE),
+    _field(_SPECULATIVE, _EAGLE, {**_EAGLE, "method": "mtp"}, "speculative needs a uri for"),
+    _field(_SPECULATIVE, _NGRAM, {**_NGRAM, "method": "draftModel"}, "speculative needs a uri for", name=f"{_SPECULATIVE} without"),
+    _field(f"{_SPECULATIVE}.revision", "v1", "", "[A-Za-z0-9._/-]*$", base=_WITH_EAGLE),
+    _longest(f"{_SPECULATIVE}.revision", 128, base=_WITH_EAGLE),
+    _field(f"{_SPECULATIVE}.uri", "hf://org/draft", "pvc://claim/d", "speculative.revision is used for an hf:// uri only",
+           base=with_field(_WITH_EAGLE, f"{_SPECULATIVE}.revision", "v1")),
     # accelerator
     _field("accelerator", {"product": "NVIDIA-L4"}, {}, "accelerator needs product"),
     _field("accelerator", {"count": 0}, {"count": 1}, "accelerator needs product", name="accelerator.count alone"),
@@ -155,7 +191,15 @@ CASES: tuple[Case, ...] = (
     _field("accelerator.resourceName", "amd.com/gpu", "gpu", "[A-Za-z0-9._-]+$", base=_WITH_GPU),
     _longest("accelerator.resourceName", 253, prefix="amd.com/", base=_WITH_GPU),
     *_bounds("accelerator.count", 0, 16, base=_WITH_GPU),
+    # parallelism
+    *_bounds("parallelism.tensor", 1, 16, base=_WITH_GPU),
+    _field("parallelism.tensor", 1, 2, "parallelism.tensor above 1 needs GPUs"),
+    _field("accelerator", {"product": "a"}, {"count": 0}, "parallelism.tensor above 1 needs GPUs",
+           base=spec(accelerator={"product": "a"}, parallelism={"tensor": 2}), name="accelerator.count 0 with tensor"),
+    _field("accelerator.count", 2, 3, "accelerator.count and parallelism.tensor differ",
+           base=spec(accelerator={"product": "a"}, parallelism={"tensor": 2})),
     # replicas, workload
+    _field("workload.kind", "batch", "training", "interactive"),
     *_bounds("replicas", 0, 1000),
     *_bounds("workload.concurrency", 1, 1024),
     # traffic

@@ -70,6 +70,7 @@ def test_lists_of_named_things_are_merged_by_their_names() -> None:
     merged = {path: node.get("x-kubernetes-list-map-keys") for path, node in NODES if "x-kubernetes-list-type" in node}
     assert merged == {
         "spec.engine.env": ["name"],
+        "spec.model.adapters": ["name"],
         "spec.podTemplate.imagePullSecrets": ["name"],
         "spec.podTemplate.volumes": ["name"],
         "status.conditions": ["type"],

@@ -23,9 +23,9 @@ GOOD: list[tuple[str, ModelSource]] = [
     ("https://host:8443/a/m.gguf?x=1#f", UrlModel(url="https://host:8443/a/m.gguf?x=1#f")),
     ("pvc://claim/m.gguf", ClaimModel(claim="claim", path="m.gguf")),
     ("pvc://my.claim-1/a/b/m.gguf", ClaimModel(claim="my.claim-1", path="a/b/m.gguf")),
-    ("oci://image", ImageModel(reference="image", path="model.gguf")),
+    ("oci://image", ImageModel(reference="image")),
     ("oci://host:5000/a/b:1#dir/m.gguf", ImageModel(reference="host:5000/a/b:1", path="dir/m.gguf")),
-    ("oci://host/a@sha256:00", ImageModel(reference="host/a@sha256:00", path="model.gguf")),
+    ("oci://host/a@sha256:00", ImageModel(reference="host/a@sha256:00")),
 ]
 
 BAD = [
@@ -76,8 +76,10 @@ def test_whatever_is_written_is_a_source_or_unreadable_and_never_leaves_its_fold
     except UnreadableUri:
         return
     match source:
-        case ClaimModel(path=path) | ImageModel(path=path):
+        case ClaimModel(path=path):
             parts = path.split("/")
+        case ImageModel(path=path):
+            parts = (path or "x").split("/")
         case HubModel(repository=repository, file=file):
             parts = [*repository.split("/"), *(file or "x").split("/")]
         case UrlModel(url=url):

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftmark.api.inference_service import EngineOptions
-from draftmark.api.model_uri import HubModel, ModelSource, parse_model_uri
-from draftmark.engines.engine import Launch, LaunchRequest
+from draftmark.api.model_uri import parse_model_uri
+from draftmark.engines.engine import Launch, LaunchRequest, Wanted
 from draftmark.engines.flag_table import check_args
-from draftmark.engines.llama_cpp import RESERVED, START_MAX_S, START_UNKNOWN_S, LlamaCpp, start_budget_s
+from draftmark.engines.llama_cpp import RESERVED, START_BASE_S, LlamaCpp
+from draftmark.engines.start_budget import START_MAX_S, START_UNKNOWN_S
 from draftmark.plan import Layout, Plan, Unplannable
+from tests.specs import parse, spec, with_field
 
 ENGINE = LlamaCpp()
 TABLE = ENGINE.flag_table(ENGINE.default_version)
@@ -145,20 +147,10 @@ def test_the_arguments_tell_what_the_model_does(args: list[str], kind: str) -> N
 # --- time ---
 
 
-@given(small=st.integers(0, 2**63), more=st.integers(0, 2**63))
-def test_the_budget_grows_with_the_model_and_ends(small: int, more: int) -> None:
-    for uri in ("pvc://c/m.gguf", "hf://o/r"):
-        source = parse_model_uri(uri)
-        assert 0 < start_budget_s(source, small) <= start_budget_s(source, small + more) <= START_MAX_S
-    assert start_budget_s(parse_model_uri("hf://o/r"), small) >= start_budget_s(
-        parse_model_uri("pvc://c/m.gguf"), small
-    )
-
-
 @pytest.mark.parametrize(
     ("source", "size", "budget"),
     [
-        ("pvc://c/m.gguf", 5_000_000_000, 120 + 100), ("hf://o/r", 5_000_000_000, 120 + 500), ("pvc://c/m.gguf", 1, 121),
+        ("pvc://c/m.gguf", 5_000_000_000, START_BASE_S + 100), ("hf://o/r", 5_000_000_000, 120 + 500), ("pvc://c/m.gguf", 1, 121),
         ("pvc://c/m.gguf", None, START_UNKNOWN_S), ("pvc://c/m.gguf", 10**999, START_MAX_S),
     ],
 )  # fmt: skip
@@ -271,12 +263,12 @@ def test_a_pod_that_does_not_listen_yet_goes() -> None:
 # --- what is refused ---
 
 
-def refuse(
-    *args: str, source: ModelSource | None = None, env: tuple[str, ...] = (), dtype: str | None = None
-) -> Unplannable | None:
-    return ENGINE.refuse(
-        source=source or REQUEST.source, options=EngineOptions(kv_cache_dtype=dtype), args=args, env_names=env, table=TABLE
-    )  # fmt: skip
+def refuse(*args: str, path: str = "engine.args", value: object = None) -> Unplannable | None:
+    wanted = parse(
+        with_field(with_field(spec(), "engine.args", list(args)), path, value if value is not None else list(args))
+    )
+    source = parse_model_uri(wanted.model.uri)
+    return ENGINE.refuse(Wanted(spec=wanted, source=source, layout=Layout(gpus=0), served_name="tiny", table=TABLE))
 
 
 @pytest.mark.parametrize("flag", RESERVED)
@@ -302,16 +294,54 @@ def test_every_flag_that_we_write_is_reserved(uri: str) -> None:
     assert written - owned == {"--flash-attn"}  # what the data type of the cache needs; a wish of the user's goes first
 
 
+def env(*names: str) -> list[dict[str, str]]:
+    return [{"name": name, "value": "1"} for name in names]
+
+
 @pytest.mark.parametrize("name", ["LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_NEW", "LLAMA_API_KEY"])
 def test_variables_that_are_flags_are_refused(name: str) -> None:
-    answer = refuse(env=("HOME", name))
+    answer = refuse(path="engine.env", value=env("HOME", name))
     assert answer is not None
     assert name in answer.message
 
 
 def test_other_variables_are_the_users() -> None:
-    assert refuse(env=("HOME", "HF_TOKEN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")) is None
+    names = ("HOME", "HF_TOKEN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    assert refuse(path="engine.env", value=env(*names)) is None
 
 
-def test_repositories_need_no_file_name() -> None:
-    assert refuse(source=HubModel(repository="o/r")) is None
+@pytest.mark.parametrize("uri", ["hf://o/r", "oci://image", "oci://image#a.gguf"])
+def test_repositories_and_images_need_no_file_name(uri: str) -> None:
+    assert refuse(path="model.uri", value=uri) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "way_out"),
+    [
+        ("model", {"uri": "hf://o/r", "revision": "v1"}, "pvc://"),
+        ("model.quantization", "fp8", "hf://ORG/REPO:Q4_K_M"),
+        ("model.adapters", [{"name": "a", "uri": "hf://o/a"}], "engine.name vllm"),
+        ("parallelism.tensor", 2, "accelerator.count: 2"),
+        ("workload.kind", "chat", "workload.concurrency"),
+        ("engine.options.chunkedPrefill", True, "engine.args"),
+        ("engine.options.speculative", {"method": "ngram", "tokens": 1}, "engine.args"),
+        ("engine.options.kvOffload", "1Gi", "engine.args"),
+        ("engine.options.apiServerCount", 2, "engine.args"),
+        ("engine.options.structuredOutput", False, "Remove it"),
+    ],
+)
+def test_what_only_other_engines_have_is_refused_with_the_way_out(path: str, value: Any, way_out: str) -> None:
+    wanted = {"accelerator": {"product": "NVIDIA-L4"}} if path == "parallelism.tensor" else {}
+    asked = parse(with_field(spec(**wanted), path, value))
+    source = parse_model_uri(asked.model.uri)
+    answer = ENGINE.refuse(Wanted(spec=asked, source=source, layout=Layout(gpus=0), served_name="tiny", table=TABLE))
+    assert answer is not None
+    assert answer.code == "UnsupportedOption"
+    field = path if path != "model" else "model.revision"
+    assert field in answer.message
+    assert way_out in answer.message
+
+
+@pytest.mark.parametrize(("path", "value"), [("parallelism.tensor", 1), ("engine.options.structuredOutput", True)])
+def test_what_is_so_anyway_may_be_said(path: str, value: Any) -> None:
+    assert refuse(path=path, value=value) is None

@@ -11,8 +11,9 @@ from draftmark.api.defaults import Defaults
 from draftmark.decide import decide
 from draftmark.decision import Decision
 from draftmark.engines.llama_cpp import LlamaCpp
+from draftmark.engines.vllm import Vllm
 from draftmark.facts.nodes import ClusterFacts, NodeFacts
-from draftmark.machines.revisions import HISTORY_LIMIT, read_plan, read_revision
+from draftmark.machines.revisions import HISTORY_LIMIT, plan_data, read_plan, read_revision
 from draftmark.observation import Json, Observation
 from draftmark.render.pod import render_pod_template
 from tests.simulation import Reconcile, Rest, Time, simulate, world_of
@@ -201,6 +202,15 @@ KEPT = {
     "model.name": "other",
     "podTemplate": {"nodeSelector": {"a": "b"}},
 }
+#: Fields that vLLM has, with their values.
+KEPT_BY_VLLM = {
+    "model.revision": "v1",
+    "model.quantization": "fp8",
+    "model.adapters": [{"name": "a", "uri": "hf://o/a"}],
+    "engine.options": {"chunkedPrefill": False},
+    "workload": {"kind": "batch"},
+}
+VLLM = spec(model={"uri": "hf://org/repo"}, engine={"name": "vllm"}, accelerator={"product": "a"})
 CHOSEN_AFRESH = {
     "engine.version": "b1",
     "engine.image": "example.com/own:1",
@@ -223,6 +233,56 @@ def test_an_edit_keeps_the_engine_of_the_revision_before(monkeypatch: pytest.Mon
     assert [r for r in after.plan.reasons if r.code == "EngineVersion"] == [
         r for r in before.reasons if r.code == "EngineVersion"
     ]
+
+
+@pytest.mark.parametrize("path", KEPT_BY_VLLM)
+def test_an_edit_keeps_the_engine_version_of_vllm_too(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    seen = running(VLLM)
+    monkeypatch.setattr("draftmark.planner.planner.ENGINES", {"vllm": Vllm(default_version="9.9.9")})
+    after = decide(edited(seen, with_field(VLLM, path, KEPT_BY_VLLM[path])), T0)
+    assert after.plan is not None
+    assert after.plan.version == Vllm().default_version
+
+
+def test_other_gpus_choose_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = running(VLLM)
+    monkeypatch.setattr("draftmark.planner.planner.ENGINES", {"vllm": Vllm(default_version="9.9.9")})
+    after = decide(edited(seen, with_field(VLLM, "parallelism.tensor", 2)), T0)
+    assert after.plan is not None
+    assert after.plan.version == "9.9.9"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sizes"),
+    [
+        ("workload.kind", "batch", (512, 16384)),
+        ("engine.options.chunkedPrefill", False, (256, 8192)),
+        ("model.quantization", "fp8", (256, 8192)),
+    ],
+)
+def test_batch_sizes_are_chosen_again_for_another_kind_of_workload(
+    path: str, value: object, sizes: tuple[int, int]
+) -> None:
+    after = decide(edited(running(VLLM), with_field(VLLM, path, value)), T0).plan
+    assert after is not None
+    assert (after.concurrency, after.max_batched_tokens) == sizes
+
+
+def test_a_step_that_was_long_for_whole_prompts_is_short_again() -> None:
+    whole = with_field(with_field(VLLM, "engine.options.chunkedPrefill", False), "model.maxContextLength", 65536)
+    parts = with_field(whole, "engine.options.chunkedPrefill", True)
+    long, short = decide(running(whole), T0).plan, decide(edited(running(whole), parts), T0).plan
+    assert long is not None
+    assert short is not None
+    assert (long.max_batched_tokens, short.max_batched_tokens) == (65536, 8192)
+
+
+def test_a_plan_is_read_back_as_it_was_stored() -> None:
+    for wanted in (spec(), VLLM):
+        plan = decide(observation(wanted), T0).plan
+        assert plan is not None
+        assert read_plan(plan_data(plan)) == plan
+        assert ("max_batched_tokens" in plan_data(plan)) == (wanted is VLLM)
 
 
 @pytest.mark.parametrize("path", CHOSEN_AFRESH)

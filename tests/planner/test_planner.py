@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftmark.api.defaults import Defaults
+from draftmark.api.inference_service import ENGINE_NAMES
 from draftmark.engines.llama_cpp import LlamaCpp
+from draftmark.engines.registry import ENGINES
+from draftmark.engines.vllm import Vllm
 from draftmark.facts.nodes import ClusterFacts, read_nodes
 from draftmark.plan import Plan, Unplannable
 from draftmark.planner.explain import explain_data, explain_text
@@ -117,8 +120,13 @@ def test_arguments_that_cannot_be_checked_are_said_so(engine: Object, told: str)
     assert told in (plan.args_unchecked or "")
 
 
-def test_the_default_version_has_a_flag_table() -> None:
-    assert planned(spec()).args_unchecked is None
+@pytest.mark.parametrize("engine", ENGINE_NAMES)
+def test_the_default_version_has_a_flag_table(engine: str) -> None:
+    assert planned(spec(model={"uri": "hf://org/repo"}, engine={"name": engine})).args_unchecked is None
+
+
+def test_every_engine_that_can_be_asked_for_is_there() -> None:
+    assert tuple(sorted(ENGINES)) == tuple(sorted(ENGINE_NAMES))
 
 
 # --- what is refused ---
@@ -128,6 +136,9 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("model.uri", "hf://x", "UnreadableModelUri", "hf://ORG/REPO"),
     ("model.uri", "pvc://claim/model.safetensors", "UnsupportedModelFormat", ".gguf"),
     ("engine.options", {"kvCacheDType": "fp8"}, "UnsupportedOption", "q8_0"),
+    ("model.adapters", [{"name": "a", "uri": "hf://x"}], "UnreadableModelUri", "model.adapters['a'].uri"),
+    ("model.quantization", "fp8", "UnsupportedOption", "hf://ORG/REPO:Q4_K_M"),
+    ("workload.kind", "batch", "UnsupportedOption", "workload.concurrency"),
     ("engine.args", ["--ctx-siz", "1"], "InvalidArgs", "--ctx-size"),
     ("engine.args", ["--port", "1"], "InvalidArgs", "the operator"),
     ("engine.env", [{"name": "LLAMA_ARG_CTX_SIZE", "value": "1"}], "InvalidEnv", "engine.args"),
@@ -161,6 +172,8 @@ def test_an_image_volume_needs_a_cluster_that_has_them() -> None:
     old = ClusterFacts(nodes=read_nodes([node("containerd://1.6.20")]))
     assert refused(wanted, cluster=old).code == "ImageVolumesUnsupported"
     assert "containerd://1.6.20" in refused(wanted, cluster=old).message
+    adapter = spec(model={"uri": "hf://o/r", "adapters": [{"name": "a", "uri": "oci://i#a"}]}, engine={"name": "vllm"})
+    assert "model.adapters['a'].uri is oci://" in refused(adapter, cluster=old).message
     assert planned(wanted, cluster=ClusterFacts()), "what is not known is no reason to refuse"
 
 
@@ -190,16 +203,17 @@ def test_a_model_on_a_cpu_is_no_larger_than_the_memory() -> None:
 
 
 @given(
+    engine_name=st.sampled_from(ENGINE_NAMES),
     uri=st.sampled_from(["hf://a/b", "https://h/m.gguf", "pvc://c/m.gguf", "oci://i"]) | st.text(max_size=30),
     args=st.lists(st.text(max_size=10), max_size=3),
     quantity=st.from_regex(r"[+-]?[0-9.]{1,6}[eEinumkKMGTP]{0,2}[-+]?[0-9]{0,4}", fullmatch=True),
-    version=st.sampled_from([None, "b1", DEFAULT]),
+    version=st.sampled_from([None, "b1", DEFAULT, Vllm().default_version]),
 )
 def test_every_readable_spec_is_planned_or_refused_with_a_message(
-    uri: str, args: list[str], quantity: str, version: str | None
+    engine_name: str, uri: str, args: list[str], quantity: str, version: str | None
 ) -> None:
     engine = {
-        "name": "llama-cpp",
+        "name": engine_name,
         "args": args,
         "version": version,
         "resources": {"limits": {"memory": quantity, "cpu": quantity}},

@@ -28,7 +28,7 @@ from draftmark.api.duration import Duration, seconds_of
 from draftmark.api.model_uri import SCHEMES, UnreadableUri, parse_model_uri
 
 #: Engines that can be asked for. `engines.registry` has one file for each.
-ENGINE_NAMES: Final = ("llama-cpp",)
+ENGINE_NAMES: Final = ("llama-cpp", "vllm")
 
 MAX_REPLICAS: Final = 1000
 
@@ -55,21 +55,57 @@ class ConfigMapKeyRef(ApiModel):
     key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 
 
+#: A name that requests ask for.
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=253)]
+#: A branch, tag or commit of a repository on the hub.
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
+
+
+class AdapterSpec(ApiModel):
+    """A LoRA adapter, loaded when the engine starts and asked for by its own name."""
+
+    name: ModelName
+    """Name under which requests ask for the model with this adapter."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Where the adapter is: hf://org/repo, pvc://claim/folder or oci://registry/image:tag#folder."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Its rank, `r` in adapter_config.json. Default: 16."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="self.uri.matches('^(hf|pvc|oci)://')",
+            holds=lambda a: a.uri.partition("://")[0] in ("hf", "pvc", "oci") and "://" in a.uri,
+            message="an adapter's uri needs a scheme: use hf://, pvc:// or oci://",
+        ),
+    )
+
+
 class ModelSpec(ApiModel):
     """What is served."""
 
     uri: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Where the weights are: hf://org/repo:Q4_K_M, https://host/file.gguf, pvc://claim/path/file.gguf or
-    oci://registry/image:tag#path (an image volume)."""
+    """Where the weights are: hf://org/repo, pvc://claim/path or oci://registry/image:tag#path (an image volume); for
+    llama-cpp a GGUF file: hf://org/repo:Q4_K_M, https://host/file.gguf, pvc://claim/path/file.gguf."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=253)] | None = None
+    name: ModelName | None = None
     """Name under which requests ask for the model. Default: the name of the InferenceService."""
+
+    revision: Revision | None = None
+    """Branch, tag or commit on the hub, for hf:// models. Default: the hub's, main. A commit stays what it is."""
+
+    quantization: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=48)] | None = None
+    """How the engine quantizes the weights, as it names it, such as fp8. Default: as the checkpoint is."""
+
+    adapters: Annotated[tuple[AdapterSpec, ...], Field(max_length=16), ListMap("name")] | None = None
+    """LoRA adapters that are served beside the model."""
 
     max_context_length: Annotated[int, Field(ge=16, le=16_777_216)] | None = None
     """Tokens of prompt and answer that one request may hold. Default: 4096."""
 
     auth_secret_ref: SecretKeyRef | None = None
-    """Secret key that holds the hub's token, for hf:// models."""
+    """Secret key that holds the hub's token, for hf:// models and adapters."""
 
     rules: ClassVar = (
         Rule(
@@ -78,9 +114,18 @@ class ModelSpec(ApiModel):
             message="model.uri needs a scheme: use hf://, https://, pvc:// or oci://",
         ),
         Rule(
-            cel="!has(self.authSecretRef) || self.uri.startsWith('hf://')",
-            holds=lambda m: m.auth_secret_ref is None or m.uri.startswith("hf://"),
+            cel="!has(self.authSecretRef) || self.uri.startsWith('hf://') || (has(self.adapters) && self.adapters.exists(a, a.uri.startsWith('hf://')))",
+            holds=lambda m: (
+                m.auth_secret_ref is None
+                or m.uri.startswith("hf://")
+                or any(a.uri.startswith("hf://") for a in m.adapters or ())
+            ),
             message="model.authSecretRef is used for hf:// models only: remove it, or use an hf:// uri",
+        ),
+        Rule(
+            cel="!has(self.revision) || self.uri.startsWith('hf://')",
+            holds=lambda m: m.revision is None or m.uri.startswith("hf://"),
+            message="model.revision is used for hf:// models only: remove it, or use an hf:// uri",
         ),
     )
 
@@ -123,16 +168,66 @@ class Resources(ApiModel):
     limits: Annotated[Mapping[LabelKey, Quantity], Field(max_length=16)] | None = None
 
 
+class SpeculativeSpec(ApiModel):
+    """Speculative decoding: several tokens are guessed, and the model checks them in one pass."""
+
+    method: Literal["ngram", "draftModel", "eagle", "eagle3", "mtp"]
+    """Who guesses: ngram, what stood in the prompt before; draftModel, a small model; eagle and eagle3, a head that was
+    trained for the model; mtp, the model's own heads."""
+
+    tokens: Annotated[int, Field(ge=1, le=32)]
+    """Tokens that are guessed at once."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Where the guessing model is, for draftModel, eagle and eagle3: hf://, pvc:// or oci://."""
+
+    revision: Revision | None = None
+    """Branch, tag or commit on the hub, for an hf:// uri."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="has(self.uri) == (self.method in ['draftModel', 'eagle', 'eagle3'])",
+            holds=lambda s: (s.uri is not None) == (s.method in ("draftModel", "eagle", "eagle3")),
+            message="speculative needs a uri for draftModel, eagle and eagle3, and takes none for ngram and mtp",
+        ),
+        Rule(
+            cel="!has(self.uri) || self.uri.matches('^(hf|pvc|oci)://')",
+            holds=lambda s: s.uri is None or (s.uri.partition("://")[0] in ("hf", "pvc", "oci") and "://" in s.uri),
+            message="speculative.uri needs a scheme: use hf://, pvc:// or oci://",
+        ),
+        Rule(
+            cel="!has(self.revision) || (has(self.uri) && self.uri.startsWith('hf://'))",
+            holds=lambda s: s.revision is None or (s.uri is not None and s.uri.startswith("hf://")),
+            message="speculative.revision is used for an hf:// uri only: remove it, or use an hf:// uri",
+        ),
+    )
+
+
 class EngineOptions(ApiModel):
     """Options in the same words for every engine; each engine's file says how it spells them."""
 
     prefix_caching: bool | None = None
     """Keep the KV cache of a prompt for the next request with the same beginning. Default: the engine's."""
 
-    kv_cache_dtype: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=16)] | None = Field(
+    chunked_prefill: bool | None = None
+    """Read long prompts in parts, between the tokens of other requests. Default: true where the engine can."""
+
+    speculative: SpeculativeSpec | None = None
+
+    structured_output: bool | None = None
+    """True: requests may demand JSON of a schema, a choice or a grammar."""
+
+    kv_cache_dtype: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=32)] | None = Field(
         default=None, alias="kvCacheDType"
     )
-    """Data type of the KV cache, as the engine names it, such as f16 or q8_0. Default: the engine's."""
+    """Data type of the KV cache, as the engine names it, such as q8_0 or fp8. Default: the engine's."""
+
+    kv_offload: Quantity | None = None
+    """Memory of the pod that takes the KV cache of prompts for which the GPU has no room, such as 32Gi, for all GPUs
+    together. Default: none."""
+
+    api_server_count: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Processes that take requests and turn them into tokens. Default: 1."""
 
 
 class EngineSpec(ApiModel):
@@ -177,7 +272,7 @@ class AcceleratorSpec(ApiModel):
     """Extended resource that the device plugin offers. Default: nvidia.com/gpu."""
 
     count: Annotated[int, Field(ge=0, le=16)] | None = None
-    """GPUs of one replica. Default: 1; 0 is CPU."""
+    """GPUs of one replica. Default: parallelism.tensor, or 1; 0 is CPU."""
 
     rules: ClassVar = (
         Rule(
@@ -188,11 +283,22 @@ class AcceleratorSpec(ApiModel):
     )
 
 
+class ParallelismSpec(ApiModel):
+    """How one replica spreads over GPUs."""
+
+    tensor: Annotated[int, Field(ge=1, le=16)] | None = None
+    """GPUs that share every layer; a pod has as many. Default: 1."""
+
+
 class WorkloadSpec(ApiModel):
     """What the service is sized for."""
 
+    kind: Literal["chat", "batch", "interactive"] | None = None
+    """What batch sizes are chosen for: chat, a first token soon under many requests; batch, tokens per second over all
+    requests; interactive, an even flow of tokens for few requests. Default: chat."""
+
     concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Requests that one replica serves at the same time, each with the whole context. Default: the engine's."""
+    """Requests that one replica serves at the same time. Default: the engine's, by kind."""
 
 
 class EmptyDir(ApiModel):
@@ -443,6 +549,7 @@ class InferenceServiceSpec(ApiModel):
     engine: EngineSpec
     accelerator: AcceleratorSpec | None = None
     """GPUs of one replica. Omitted: CPU."""
+    parallelism: ParallelismSpec | None = None
     # The one default of the schema: without a value the scale subresource refuses `kubectl scale`, and no pod depends
     # on it.
     replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
@@ -454,6 +561,24 @@ class InferenceServiceSpec(ApiModel):
     traffic: TrafficSpec | None = None
     rollout: RolloutSpec | None = None
 
+    rules: ClassVar = (
+        Rule(
+            cel="!(has(self.parallelism) && has(self.parallelism.tensor) && self.parallelism.tensor > 1) || (has(self.accelerator) && !(has(self.accelerator.count) && self.accelerator.count == 0))",
+            holds=lambda s: _tensor(s) == 1 or (s.accelerator is not None and s.accelerator.count != 0),
+            message="parallelism.tensor above 1 needs GPUs: set accelerator.product, or remove parallelism.tensor",
+        ),
+        Rule(
+            cel="!(has(self.parallelism) && has(self.parallelism.tensor) && has(self.accelerator) && has(self.accelerator.count)) || self.accelerator.count == 0 || self.accelerator.count == self.parallelism.tensor",
+            holds=lambda s: (
+                s.parallelism is None
+                or s.parallelism.tensor is None
+                or s.accelerator is None
+                or s.accelerator.count in (None, 0, s.parallelism.tensor)
+            ),
+            message="accelerator.count and parallelism.tensor differ, and a pod has parallelism.tensor GPUs: remove accelerator.count",
+        ),
+    )
+
     def pod_affecting(self) -> dict[str, Any]:
         """The part that decides what runs in the pods; a revision is named by its hash.
 
@@ -461,8 +586,12 @@ class InferenceServiceSpec(ApiModel):
         """
         written = _without_empty(self.written())
         accept = written.get("rollout", {}).get("accept")
-        parts = ("model", "engine", "accelerator", "workload", "podTemplate")
+        parts = ("model", "engine", "accelerator", "parallelism", "workload", "podTemplate")
         return {key: written[key] for key in parts if key in written} | ({"accept": accept} if accept else {})
+
+
+def _tensor(spec: InferenceServiceSpec) -> int:
+    return (spec.parallelism is not None and spec.parallelism.tensor) or 1
 
 
 def _without_empty(value: Any) -> Any:

@@ -1,10 +1,12 @@
 """Where a model comes from, read from its URI.
 
-hf://org/repo:Q4_K_M            a repository on the hub, one quantization of it
-hf://org/repo/dir/file.gguf     one file of a repository
+hf://org/repo                   a repository on the hub
+hf://org/repo:Q4_K_M            one quantization of it
+hf://org/repo/dir/file.gguf     one file of it
 https://host/path/file.gguf     one file behind a URL
-pvc://claim/path/file.gguf      one file on a PersistentVolumeClaim of the same namespace
-oci://registry/image:tag#path   one file in an OCI image, mounted as an image volume
+pvc://claim/path                a file or a folder on a PersistentVolumeClaim of the same namespace
+oci://registry/image:tag#path   a file or a folder in an OCI image, mounted as an image volume
+oci://registry/image:tag        what the engine takes from an image that says no more
 """
 
 import re
@@ -13,9 +15,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 SCHEMES: Final = ("hf", "https", "pvc", "oci")
-
-#: Path inside an image when the URI names none.
-DEFAULT_IMAGE_PATH: Final = "model.gguf"
 
 _HUB_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _QUANTIZATION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -53,7 +52,8 @@ class ImageModel:
     """A path in an OCI image, which the kubelet pulls and mounts read-only."""
 
     reference: str
-    path: str
+    #: None: the URI names none, and the engine says where it looks.
+    path: str | None = None
 
 
 ModelSource = HubModel | UrlModel | ClaimModel | ImageModel
@@ -114,19 +114,20 @@ def _url(uri: str) -> UrlModel:
 def _claim(uri: str, rest: str) -> ClaimModel:
     claim, _, path = rest.partition("/")
     if not _CLAIM.fullmatch(claim) or not _safe_path(path):
-        raise UnreadableUri(f"model.uri {_quoted(uri)} names no file on a claim. Write pvc://CLAIM/PATH/FILE.gguf.")
+        raise UnreadableUri(
+            f"model.uri {_quoted(uri)} names no file on a claim. Write pvc://CLAIM/PATH/FILE.gguf, or pvc://CLAIM/PATH for a folder."
+        )
     return ClaimModel(claim=claim, path=path)
 
 
 def _image(uri: str, rest: str) -> ImageModel:
     reference, _, path = rest.partition("#")
-    path = path or DEFAULT_IMAGE_PATH
-    if not _IMAGE.fullmatch(reference) or not _safe_path(path):
+    if not _IMAGE.fullmatch(reference) or (path and not _safe_path(path)):
         raise UnreadableUri(
             f"model.uri {_quoted(uri)} names no image. Write oci://REGISTRY/IMAGE:TAG#PATH/FILE.gguf "
-            f"(without #PATH: {DEFAULT_IMAGE_PATH})."
+            "(without #PATH: model.gguf for llama-cpp, the whole image for vllm)."
         )
-    return ImageModel(reference=reference, path=path)
+    return ImageModel(reference=reference, path=path or None)
 
 
 def _safe_path(path: str) -> bool:

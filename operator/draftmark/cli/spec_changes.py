@@ -32,7 +32,7 @@ __all__ = [
 Json = Mapping[str, Any]
 
 #: What a revision decides of a spec, besides `rollout.accept`.
-POD_KEYS: Final = ("model", "engine", "accelerator", "workload", "podTemplate")
+POD_KEYS: Final = ("model", "engine", "accelerator", "parallelism", "workload", "podTemplate")
 
 
 class NoWayBack(Exception):

@@ -2,12 +2,46 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from draftmark.api.inference_service import EngineOptions
+from draftmark.api.inference_service import AdapterSpec, EngineOptions, InferenceServiceSpec
 from draftmark.api.model_uri import ModelSource
 from draftmark.engines.flag_table import FlagTable
-from draftmark.plan import ModelKind, Plan, Unplannable
+from draftmark.plan import Layout, ModelKind, Plan, Unplannable
+
+NO_OPTIONS: Final = EngineOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a service asks of an engine, and what was chosen for it so far."""
+
+    spec: InferenceServiceSpec
+    source: ModelSource
+    layout: Layout
+    served_name: str
+    #: None: the flags of the version are not known.
+    table: FlagTable | None
+
+    @property
+    def options(self) -> EngineOptions:
+        return self.spec.engine.options or NO_OPTIONS
+
+    @property
+    def args(self) -> Sequence[str]:
+        return self.spec.engine.args or ()
+
+    @property
+    def env_names(self) -> Sequence[str]:
+        return [variable.name for variable in self.spec.engine.env or ()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A number that the user left open, and why it is this one."""
+
+    value: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +61,12 @@ class LaunchRequest:
     is_own_image: bool
     #: Name and key of the Secret with the hub's token.
     auth_secret: tuple[str, str] | None
+    #: Branch, tag or commit of the model on the hub.
+    revision: str | None = None
+    quantization: str | None = None
+    adapters: Sequence[AdapterSpec] = ()
+    #: What batch sizes are chosen for, as the user wrote it.
+    workload_kind: str | None = None
     #: The user's own arguments, checked.
     args: Sequence[str] = ()
 
@@ -83,11 +123,6 @@ class Engine(Protocol):
         """The version that this release was tested with."""
         ...
 
-    @property
-    def default_concurrency(self) -> int:
-        """Requests at once for a service that says nothing about it."""
-        ...
-
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         """The public image for a version on this hardware (None: CPU), or None when there is no such image."""
         ...
@@ -96,16 +131,16 @@ class Engine(Protocol):
         """The flags of exactly this version, or None when they are not known."""
         ...
 
-    def refuse(
-        self,
-        *,
-        source: ModelSource,
-        options: EngineOptions,
-        args: Sequence[str],
-        env_names: Sequence[str],
-        table: FlagTable | None,
-    ) -> Unplannable | None:
+    def refuse(self, wanted: Wanted) -> Unplannable | None:
         """The first thing asked for that this engine cannot do."""
+        ...
+
+    def choose_concurrency(self, spec: InferenceServiceSpec, layout: Layout) -> Choice:
+        """Requests at once for a service that says nothing about it."""
+        ...
+
+    def choose_batched_tokens(self, spec: InferenceServiceSpec, layout: Layout, *, least: int) -> Choice | None:
+        """Tokens that one step of the engine may take, `least` or more; None where it is not the operator's to choose."""
         ...
 
     def model_kind(self, args: Sequence[str]) -> ModelKind:

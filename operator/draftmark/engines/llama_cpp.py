@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
-from draftmark.api.inference_service import EngineOptions
+from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel
-from draftmark.engines.engine import Launch, LaunchRequest, Probe
+from draftmark.engines.engine import Choice, Launch, LaunchRequest, Probe, Wanted
 from draftmark.engines.flag_table import FlagTable, check_args
-from draftmark.plan import ModelKind, Unplannable
+from draftmark.engines.start_budget import start_budget_s
+from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8080
 MODEL_FOLDER: Final = "/models"
+#: File of an image when the URI names none.
+DEFAULT_IMAGE_PATH: Final = "model.gguf"
 CACHE_FOLDER: Final = "/cache"
 
 #: Types that --cache-type-k/-v take. Source: `llama-server --help` of v0.7.0 (build 11669), also in its flag table.
@@ -75,18 +78,8 @@ RESERVED: Final = {
     "--sleep-idle-seconds": "replicas",
 }
 
-# The start-up budget follows the largest size that the model can have. A crash is seen at once whatever the budget;
-# it only bounds how long a server may hang. The rates are guesses on the slow side, no measurement.
-#: Bytes per second of a slow network volume.
-READ_RATE: Final = 50_000_000
-#: Bytes per second of a slow connection to the hub.
-DOWNLOAD_RATE: Final = 10_000_000
-#: Seconds to start apart from reading.
+#: Seconds to start apart from reading the model; a guess on the slow side, no measurement.
 START_BASE_S: Final = 120
-#: Seconds when the size is unknown.
-START_UNKNOWN_S: Final = 3600
-#: The largest budget, in seconds: a memory limit may be any number, a probe counts in 32 bits.
-START_MAX_S: Final = 24 * 3600
 #: Seconds between two start-up probes: a small model is up in one, and nobody waits for the next probe gladly.
 _START_PERIOD_S: Final = 2
 
@@ -115,19 +108,25 @@ class LlamaCpp:
     def flag_table(self, version: str) -> FlagTable | None:
         return FlagTable.load(self.name, version)
 
-    def refuse(
-        self,
-        *,
-        source: ModelSource,
-        options: EngineOptions,
-        args: Sequence[str],
-        env_names: Sequence[str],
-        table: FlagTable | None,
-    ) -> Unplannable | None:
-        if isinstance(source, ClaimModel | ImageModel) and not source.path.endswith(".gguf"):
+    def choose_concurrency(self, spec: InferenceServiceSpec, layout: Layout) -> Choice:
+        return Choice(
+            value=self.default_concurrency,
+            why=f"{self.default_concurrency} requests at once per replica, {self.name}'s own default, because "
+            "workload.concurrency is not set",
+        )
+
+    def choose_batched_tokens(self, spec: InferenceServiceSpec, layout: Layout, *, least: int) -> Choice | None:
+        return None
+
+    def refuse(self, wanted: Wanted) -> Unplannable | None:
+        source, options, table = wanted.source, wanted.options, wanted.table
+        if unsupported := _unsupported(wanted):
+            return Unplannable(code="UnsupportedOption", message=unsupported)
+        path = _path(source)
+        if path is not None and not path.endswith(".gguf"):
             return Unplannable(
                 code="UnsupportedModelFormat",
-                message=f"llama-cpp serves GGUF files; '{source.path}' does not end in .gguf. Name the file of the "
+                message=f"llama-cpp serves GGUF files; '{path}' does not end in .gguf. Name the file of the "
                 "model, for a split model its first part.",
             )
         if options.kv_cache_dtype is not None and options.kv_cache_dtype not in CACHE_TYPES:
@@ -136,13 +135,13 @@ class LlamaCpp:
                 message=f"engine.options.kvCacheDType '{options.kv_cache_dtype}' is none of llama-cpp's types. "
                 f"Use one of {', '.join(CACHE_TYPES)}.",
             )
-        if taken := sorted(name for name in env_names if _is_flag(name, table)):
+        if taken := sorted(name for name in wanted.env_names if _is_flag(name, table)):
             return Unplannable(
                 code="InvalidEnv",
                 message=f"engine.env sets {', '.join(taken[:5])}, which llama-server reads as arguments, past every "
                 "check. Use engine.args or the field of the InferenceService instead.",
             )
-        if table is not None and (problems := check_args(table, args, RESERVED)):
+        if table is not None and (problems := check_args(table, wanted.args, RESERVED)):
             return Unplannable(code="InvalidArgs", message=" ".join(p.message for p in problems))
         return None
 
@@ -169,7 +168,7 @@ class LlamaCpp:
             # Every type but the 16 and 32 bit ones needs flash attention for the values.
             args += ["--cache-type-k", dtype, "--cache-type-v", dtype]
             args += ["--flash-attn", "on"] if dtype not in {"f32", "f16", "bf16"} else []
-        budget = start_budget_s(request.source, request.max_model_bytes)
+        budget = start_budget_s(request.source, request.max_model_bytes, base_s=START_BASE_S)
         return Launch(
             args=(*args, *request.args),
             port=PORT,
@@ -222,6 +221,66 @@ def _pre_stop(request: LaunchRequest) -> dict[str, Any]:
     return {"exec": {"command": ["sh", "-c", _WAIT_UNTIL_IDLE.strip(), "drain", *numbers]}}
 
 
+def _unsupported(wanted: Wanted) -> str | None:
+    """What to say about the first field that llama-cpp has nothing for."""
+    spec, options = wanted.spec, wanted.options
+    model = spec.model
+    if model.revision is not None:
+        return (
+            "model.revision needs an engine that can ask the hub for one; llama-cpp takes the newest file. Remove "
+            "model.revision, or keep the file that you want on a claim (pvc://) or in an image (oci://)."
+        )
+    if model.quantization is not None:
+        return (
+            "model.quantization needs an engine that quantizes while it loads; a GGUF file is quantized already. Remove "
+            "model.quantization, and name the file that you want: hf://ORG/REPO:Q4_K_M."
+        )
+    if model.adapters:
+        return (
+            "model.adapters needs an engine that serves LoRA adapters by name; llama-cpp applies them to every request. "
+            "Remove model.adapters, or use engine.name vllm with a model of safetensors."
+        )
+    if spec.parallelism is not None and (spec.parallelism.tensor or 1) > 1:
+        return (
+            f"parallelism.tensor is {spec.parallelism.tensor}, and llama-cpp spreads whole layers over its GPUs. Remove "
+            f"parallelism.tensor and set accelerator.count: {spec.parallelism.tensor}."
+        )
+    if spec.workload is not None and spec.workload.kind is not None:
+        return (
+            "workload.kind chooses batch sizes, and llama-cpp has one slot per request instead. Remove workload.kind, and "
+            "set workload.concurrency where the default does not fit."
+        )
+    if options.structured_output is False:
+        return (
+            "engine.options.structuredOutput is false, and llama-cpp takes requests that demand a structure always. "
+            "Remove it."
+        )
+    # Answered as one: what they ask for is vLLM's, and the way out is the same.
+    given = {
+        "chunkedPrefill": options.chunked_prefill,
+        "speculative": options.speculative,
+        "kvOffload": options.kv_offload,
+        "apiServerCount": options.api_server_count,
+    }
+    if asked := [name for name, value in given.items() if value is not None]:
+        return (
+            f"engine.options.{asked[0]} is nothing that llama-cpp has under this name. Remove it; engine.args takes "
+            "llama-server's own flags."
+        )
+    return None
+
+
+def _path(source: ModelSource) -> str | None:
+    """The file on a claim or in an image; None for what is downloaded."""
+    match source:
+        case ClaimModel(path=path):
+            return path
+        case ImageModel(path=path):
+            return path or DEFAULT_IMAGE_PATH
+        case _:
+            return None
+
+
 def _is_flag(name: str, table: FlagTable | None) -> bool:
     """Whether an environment variable is another spelling of a flag. The hub's token is one, and does no harm: it has
     no field of its own beside model.authSecretRef, and many charts set it so."""
@@ -229,14 +288,6 @@ def _is_flag(name: str, table: FlagTable | None) -> bool:
         return False
     by_table = table is not None and any(flag.environment == name for flag in table.flags)
     return by_table or name.startswith("LLAMA_ARG_") or name == "LLAMA_API_KEY"
-
-
-def start_budget_s(source: ModelSource, max_model_bytes: int | None) -> int:
-    """Seconds that a pod may take until it answers, from the largest size that its model can have."""
-    if max_model_bytes is None:
-        return START_UNKNOWN_S
-    rate = DOWNLOAD_RATE if isinstance(source, HubModel | UrlModel) else READ_RATE
-    return min(START_BASE_S - (-max_model_bytes // rate), START_MAX_S)  # rounded up, without a float that overflows
 
 
 def _model(
@@ -248,7 +299,8 @@ def _model(
         case ClaimModel(claim=claim, path=path):
             volume = {"name": "draftmark-model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
             return ["--model", f"{MODEL_FOLDER}/{path}"], [], [volume], [mount]
-        case ImageModel(reference=reference, path=path):
+        case ImageModel(reference=reference):
+            path = _path(request.source) or ""
             volume = {"name": "draftmark-model", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
             return ["--model", f"{MODEL_FOLDER}/{path}"], [], [volume], [mount]
         case UrlModel(url=url):

@@ -5,5 +5,6 @@ from typing import Final
 
 from draftmark.engines.engine import Engine
 from draftmark.engines.llama_cpp import LlamaCpp
+from draftmark.engines.vllm import Vllm
 
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (LlamaCpp(),)}
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (LlamaCpp(), Vllm())}

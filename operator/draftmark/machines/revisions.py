@@ -15,6 +15,13 @@ from draftmark.plan import Layout, ModelKind, Plan, Reason
 #: ControllerRevisions kept beside the current one, newest first.
 HISTORY_LIMIT: Final = 5
 
+_KIND: Final = ("workload", "kind")
+#: Fields that a choice is made for, by the code of its reason: an edit of one makes the choice again.
+CHOSEN_FOR: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "Concurrency": (_KIND,),
+    "BatchedTokens": (_KIND, ("engine", "options", "chunkedPrefill")),
+}
+
 Json = Mapping[str, Any]
 
 
@@ -38,7 +45,7 @@ class Revision:
         given back as it is, also where this version would write it differently."""
         if self.stored is not None:
             return self.stored
-        return {"spec": self.spec, "plan": asdict(self.plan), "podTemplate": self.pod_template}
+        return {"spec": self.spec, "plan": plan_data(self.plan), "podTemplate": self.pod_template}
 
 
 def read_revision(controller_revision: Json) -> Revision | None:
@@ -90,10 +97,24 @@ def read_plan(data: Json) -> Plan:
         served_name=str(data["served_name"]),
         max_context_length=int(data["max_context_length"]),
         concurrency=int(data["concurrency"]),
+        max_batched_tokens=_whole(data.get("max_batched_tokens")),
         kind=_kind(data.get("kind", "generate")),
         reasons=tuple(Reason(code=str(r["code"]), message=str(r["message"])) for r in data.get("reasons", ())),
         args_unchecked=data.get("args_unchecked"),
     )
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """A plan in its JSON form. What it has nothing to say about leaves no trace: the data of a revision is never written
+    again, and the id of a suggestion must not change with a field that it does not use."""
+    data = asdict(plan)
+    if plan.max_batched_tokens is None:
+        del data["max_batched_tokens"]
+    return data
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _kind(value: object) -> ModelKind:
@@ -118,7 +139,16 @@ def plan_to_keep(wanted: Json, before: Revision | None) -> Plan | None:
     """
     if before is None or _identity(wanted) != _identity(before.spec):
         return None
-    return before.plan
+    # Without its reason a choice counts as the user's own, and is made afresh.
+    afresh = {code for code, paths in CHOSEN_FOR.items() if any(_at(wanted, p) != _at(before.spec, p) for p in paths)}
+    return replace(before.plan, reasons=tuple(r for r in before.plan.reasons if r.code not in afresh))
+
+
+def _at(spec: Json, path: Sequence[str]) -> object:
+    value: object = spec
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _identity(spec: Json) -> object:
@@ -127,6 +157,7 @@ def _identity(spec: Json) -> object:
         [engine.get(key) for key in ("name", "version", "image")],
         spec.get("model", {}).get("uri"),
         spec.get("accelerator"),
+        spec.get("parallelism"),
     )
 
 
@@ -170,7 +201,7 @@ def _holds(live: Any, wanted: Any) -> bool:
 
 def suggestion_id(plan: Plan, pod_template: Json) -> str:
     """Names what would run, so that a user can say which suggestion they accept."""
-    return names.short_hash({"plan": {**asdict(plan), "reasons": []}, "podTemplate": pod_template})
+    return names.short_hash({"plan": {**plan_data(plan), "reasons": []}, "podTemplate": pod_template})
 
 
 def differences(pinned: Revision, plan: Plan, pod_template: Json) -> tuple[str, ...]:
@@ -181,6 +212,7 @@ def differences(pinned: Revision, plan: Plan, pod_template: Json) -> tuple[str, 
         ("image", "image"),
         ("max_context_length", "context length"),
         ("concurrency", "concurrency"),
+        ("max_batched_tokens", "tokens per step"),
     ):
         was, now = getattr(pinned.plan, field), getattr(plan, field)
         if was != now:

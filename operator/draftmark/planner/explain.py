@@ -20,6 +20,7 @@ def explain_data(plan: Plan | Unplannable, *, argv: Sequence[str] = ()) -> dict[
             "resourceName": plan.layout.resource_name,
         },
         "concurrency": plan.concurrency,
+        **({"maxBatchedTokens": plan.max_batched_tokens} if plan.max_batched_tokens is not None else {}),
         "reasons": [{"code": r.code, "message": r.message} for r in plan.reasons],
         "argsUnchecked": plan.args_unchecked,
     }
@@ -37,6 +38,8 @@ def explain_text(name: str, plan: Plan | Unplannable, *, argv: Sequence[str] = (
         ("context", f"{plan.max_context_length} tokens per request"),
         ("concurrency", f"{plan.concurrency} requests at once per replica"),
     ]
+    if plan.max_batched_tokens is not None:
+        rows.append(("batch", f"{plan.max_batched_tokens} tokens per step"))
     lines = [name, *(f"  {label:<12} {value}" for label, value in rows)]
     if plan.reasons:
         lines += ["  chosen for you, because you left it open:"]

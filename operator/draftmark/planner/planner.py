@@ -9,10 +9,10 @@ from typing import Final
 
 from draftmark.api.defaults import Defaults
 from draftmark.api.images import mirrored
-from draftmark.api.inference_service import EngineOptions, InferenceServiceSpec, PodTemplate
+from draftmark.api.inference_service import InferenceServiceSpec, PodTemplate
 from draftmark.api.model_uri import ImageModel, ModelSource, UnreadableUri, parse_model_uri
 from draftmark.api.names import RESERVED_LABEL_PREFIXES
-from draftmark.engines.engine import Engine
+from draftmark.engines.engine import Engine, Wanted
 from draftmark.engines.registry import ENGINES
 from draftmark.facts.accelerators import DEFAULT_RESOURCE, PRODUCT_LABELS, product_label
 from draftmark.facts.nodes import ClusterFacts, mounts_images
@@ -21,8 +21,6 @@ from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
 
 #: Context of a service that names none, in tokens, until a planner knows what fits.
 DEFAULT_CONTEXT_LENGTH: Final = 4096
-
-NO_OPTIONS: Final = EngineOptions()
 
 ALLOWED_POD_FIELDS: Final = tuple(
     str(field.alias or name) for name, field in sorted(PodTemplate.model_fields.items(), key=lambda item: item[0])
@@ -62,29 +60,29 @@ def make_plan(
         return chosen
     version, image, version_is_known = chosen
     table = engine.flag_table(version) if version_is_known else None
+    served_name = spec.model.name or name
     refused = (
         _refuse_pod_template(spec.pod_template)
         or _refuse_image_volume(source, cluster)
         or _refuse_resources(spec)
-        or engine.refuse(
-            source=source,
-            options=spec.engine.options or NO_OPTIONS,
-            args=spec.engine.args or (),
-            env_names=[variable.name for variable in spec.engine.env or ()],
-            table=table,
-        )
+        or _refuse_further_uris(spec, cluster)
+        or engine.refuse(Wanted(spec=spec, source=source, layout=layout, served_name=served_name, table=table))
     )
     if refused is not None:
         return refused
     kind = engine.model_kind(spec.engine.args or ())
+    context = _choose_context(spec, keep, reasons)
+    concurrency = _choose_concurrency(spec, engine, layout, keep, reasons)
+    batched_tokens = _choose_batched_tokens(spec, engine, layout, keep, context, concurrency, reasons)
     return Plan(
         engine=engine.name,
         version=version,
         image=image,
         layout=layout,
-        served_name=spec.model.name or name,
-        max_context_length=_choose_context(spec, keep, reasons),
-        concurrency=_choose_concurrency(spec, engine, keep, reasons),
+        served_name=served_name,
+        max_context_length=context,
+        concurrency=concurrency,
+        max_batched_tokens=batched_tokens,
         kind=kind,
         reasons=(*reasons, *_image_volume_reason(source, cluster), *_UNROUTED.get(kind, ())),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
@@ -114,7 +112,8 @@ def _choose_layout(spec: InferenceServiceSpec) -> Layout | Unplannable:
             f"({', '.join(sorted(PRODUCT_LABELS))}). Use one of theirs, or select nodes with podTemplate.nodeSelector "
             "and accelerator.count: 0.",
         )
-    return Layout(gpus=accelerator.count or 1, resource_name=resource, product=accelerator.product)
+    tensor = spec.parallelism.tensor if spec.parallelism is not None else None
+    return Layout(gpus=accelerator.count or tensor or 1, resource_name=resource, product=accelerator.product)
 
 
 def _choose_image(
@@ -175,20 +174,42 @@ def _choose_context(spec: InferenceServiceSpec, keep: Plan | None, reasons: list
     return DEFAULT_CONTEXT_LENGTH
 
 
-def _choose_concurrency(spec: InferenceServiceSpec, engine: Engine, keep: Plan | None, reasons: list[Reason]) -> int:
+def _choose_concurrency(
+    spec: InferenceServiceSpec, engine: Engine, layout: Layout, keep: Plan | None, reasons: list[Reason]
+) -> int:
     if spec.workload is not None and spec.workload.concurrency is not None:
         return spec.workload.concurrency
     if keep is not None and (chosen := _reasons_of(keep, "Concurrency")):
         reasons += chosen
         return keep.concurrency
-    reasons.append(
-        Reason(
-            code="Concurrency",
-            message=f"{engine.default_concurrency} requests at once per replica, {engine.name}'s own default, because "
-            "workload.concurrency is not set",
-        )
-    )
-    return engine.default_concurrency
+    choice = engine.choose_concurrency(spec, layout)
+    reasons.append(Reason(code="Concurrency", message=choice.why))
+    return choice.value
+
+
+def _choose_batched_tokens(
+    spec: InferenceServiceSpec,
+    engine: Engine,
+    layout: Layout,
+    keep: Plan | None,
+    context: int,
+    concurrency: int,
+    reasons: list[Reason],
+) -> int | None:
+    """Tokens of one step: one for every request at least, and a whole prompt where it may not be read in parts."""
+    options = spec.engine.options
+    reads_whole = options is not None and options.chunked_prefill is False
+    least = max(concurrency, context if reads_whole else 0)
+    choice = engine.choose_batched_tokens(spec, layout, least=least)
+    if choice is None:
+        return None
+    if keep is not None and (chosen := _reasons_of(keep, "BatchedTokens")):
+        kept = keep.max_batched_tokens
+        if kept is not None and kept >= least:
+            reasons += chosen
+            return kept
+    reasons.append(Reason(code="BatchedTokens", message=choice.why))
+    return choice.value
 
 
 def _unchecked(spec: InferenceServiceSpec, engine: Engine, version: str, version_is_known: bool) -> str:
@@ -236,6 +257,23 @@ def _refuse_image_volume(source: ModelSource, cluster: ClusterFacts) -> Unplanna
         message=f"model.uri is oci://, which needs image volumes, and this cluster has none: {support.why}. Upgrade "
         "the nodes, or serve the model from pvc://, hf:// or https://.",
     )
+
+
+def _refuse_further_uris(spec: InferenceServiceSpec, cluster: ClusterFacts) -> Unplannable | None:
+    """Models beside the main one: adapters, and the one that guesses."""
+    options = spec.engine.options
+    speculative = options.speculative if options is not None else None
+    further = [(f"model.adapters['{adapter.name}'].uri", adapter.uri) for adapter in spec.model.adapters or ()]
+    if speculative is not None and speculative.uri is not None:
+        further.append(("engine.options.speculative.uri", speculative.uri))
+    for field, uri in further:
+        try:
+            source = parse_model_uri(uri)
+        except UnreadableUri as error:
+            return Unplannable(code="UnreadableModelUri", message=str(error).replace("model.uri", field, 1))
+        if refused := _refuse_image_volume(source, cluster):
+            return Unplannable(code=refused.code, message=refused.message.replace("model.uri", field, 1))
+    return None
 
 
 def _image_volume_reason(source: ModelSource, cluster: ClusterFacts) -> tuple[Reason, ...]:

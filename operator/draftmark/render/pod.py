@@ -5,18 +5,19 @@ pods have the same template, and a fresh rendering can be compared with a pinned
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service import EnvVar, InferenceServiceSpec, PodTemplate, Toleration, Volume
 from draftmark.api.model_uri import parse_model_uri
-from draftmark.engines.engine import Launch, LaunchRequest
+from draftmark.engines.engine import NO_OPTIONS, Launch, LaunchRequest
 from draftmark.engines.registry import ENGINES
 from draftmark.facts.accelerators import product_label
 from draftmark.facts.pods import ENGINE_CONTAINER
 from draftmark.plan import Layout, Plan
-from draftmark.planner.planner import NO_OPTIONS, cpu_cores, max_model_bytes
+from draftmark.planner.planner import cpu_cores, max_model_bytes
 from draftmark.render.templates import render
 from draftmark.traffic import read_traffic
 
@@ -34,8 +35,8 @@ def render_pod_template(service: str, spec: InferenceServiceSpec, plan: Plan, de
         plan: The planner's answer for it.
         defaults: The administrator's file.
     """
-    launch = _launch(spec, plan)
     template = spec.pod_template or PodTemplate()
+    launch = _with_users_scratch(_launch(spec, plan), template)
     metadata = template.metadata
     return render(
         "common/pod.yaml.j2",
@@ -94,6 +95,19 @@ def render_pod_template(service: str, spec: InferenceServiceSpec, plan: Plan, de
     )
 
 
+def _with_users_scratch(launch: Launch, template: PodTemplate) -> Launch:
+    """Without the scratch space that a volume of the user's replaces, such as a claim that keeps caches: a path can be
+    mounted once."""
+    scratch = {volume["name"] for volume in launch.volumes if "emptyDir" in volume}
+    taken = {volume.mount_path.rstrip("/") for volume in template.volumes or ()}
+    dropped = {m["name"] for m in launch.mounts if m["name"] in scratch and m["mountPath"] in taken}
+    return replace(
+        launch,
+        volumes=tuple(volume for volume in launch.volumes if volume["name"] not in dropped),
+        mounts=tuple(mount for mount in launch.mounts if mount["name"] not in dropped),
+    )
+
+
 def _launch(spec: InferenceServiceSpec, plan: Plan) -> Launch:
     secret = spec.model.auth_secret_ref
     return ENGINES[plan.engine].launch(
@@ -106,6 +120,10 @@ def _launch(spec: InferenceServiceSpec, plan: Plan) -> Launch:
             request_timeout_s=read_traffic(spec.traffic).request_timeout_s,
             is_own_image=spec.engine.image is not None,
             auth_secret=(secret.name, secret.key) if secret is not None else None,
+            revision=spec.model.revision,
+            quantization=spec.model.quantization,
+            adapters=spec.model.adapters or (),
+            workload_kind=spec.workload.kind if spec.workload is not None else None,
             args=spec.engine.args or (),
         )
     )

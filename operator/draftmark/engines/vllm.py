@@ -1,0 +1,654 @@
+"""vLLM's `vllm serve`: models of safetensors, on the GPUs of one pod or on CPU.
+
+Traps that this file exists for:
+- The image's entry point is `vllm serve` already; older images and AMD's have another. The command is always written,
+  and the arguments begin with the model.
+- SIGTERM aborts every request unless `--shutdown-timeout` says otherwise. Then the server takes no new request, waits
+  until none is running, and ends at once when it is idle. The pod waits before SIGTERM only until routers forgot it, and
+  SIGKILL comes after both.
+- The API process gives up on the engine after 600 s, whatever the probe allows (`VLLM_ENGINE_READY_TIMEOUT_S`).
+- HTTP is served only after the model is loaded and compiled, so `/health` is a start-up probe as well; the port is bound
+  before that, so a TCP probe would say yes too soon.
+- Batch sizes that are left out follow the GPU's memory, the context is the model's largest, and a server whose KV cache
+  has no room for one request of it does not start. All three are written.
+- The process needs a home: caches go below it, torch asks for the user's name, and the image knows the user 0 and 2000
+  only. HOME, USER and the caches are set; the root file system is read-only.
+- Workers of several GPUs, and a KV cache that leaves the GPU, live in /dev/shm, of which a container has 64 MB.
+- A Service called `vllm` would set VLLM_PORT; pods of this operator get no such variables (enableServiceLinks: false).
+- argparse takes the beginning of a flag for the flag, and dotted keys for JSON: the check of arguments knows both.
+- On CPU the KV cache takes half of the node's memory, not of the container's, unless its size is said.
+
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from math import ceil
+from typing import Any, Final
+
+from draftmark.api.inference_service import InferenceServiceSpec, SpeculativeSpec
+from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel, parse_model_uri
+from draftmark.engines.engine import Choice, Launch, LaunchRequest, Probe, Wanted
+from draftmark.engines.flag_table import FlagTable, check_args, names_in
+from draftmark.engines.start_budget import start_budget_s
+from draftmark.facts.quantity import parse_quantity
+from draftmark.plan import Layout, ModelKind, Unplannable
+
+PORT: Final = 8000
+MODEL_FOLDER: Final = "/models"
+ADAPTER_FOLDER: Final = "/adapters"
+DRAFT_FOLDER: Final = "/draft"
+CACHE_FOLDER: Final = "/cache"
+SHM_FOLDER: Final = "/dev/shm"
+
+_ONE_POD: Final = "nothing yet: a replica is one pod, and its GPUs are those of parallelism.tensor"
+_KEYS: Final = "nothing yet: keys belong to the gateway, and the probes and metrics of the pod need none"
+_PLAIN_HTTP: Final = "nothing: the probes and the Service speak plain HTTP"
+_FOREIGN_CODE: Final = "nothing: it would run code in the pod that is not the engine's"
+_ONE_KV_CACHE: Final = "nothing yet: a pod shares its KV cache with no other"
+
+#: Flags that follow from fields of the InferenceService, and the field to use instead.
+RESERVED: Final[Mapping[str, str]] = {
+    "--host": "the operator (the pod's address)",
+    "--port": "the operator (the Service's target)",
+    "--uds": "the operator (the Service's target)",
+    "--model": "model.uri",
+    "--served-model-name": "model.name",
+    "--revision": "model.revision",
+    "--tokenizer-revision": "model.revision",
+    "--code-revision": _FOREIGN_CODE,
+    "--hf-token": "model.authSecretRef",
+    "--download-dir": "the operator (the pod's own folder)",
+    "--quantization": "model.quantization",
+    "--max-model-len": "model.maxContextLength",
+    "--max-num-seqs": "workload.concurrency",
+    "--tensor-parallel-size": "parallelism.tensor",
+    "--distributed-executor-backend": _ONE_POD,
+    "--enable-prefix-caching": "engine.options.prefixCaching",
+    "--enable-chunked-prefill": "engine.options.chunkedPrefill",
+    "--kv-cache-dtype": "engine.options.kvCacheDType",
+    "--kv-offloading-size": "engine.options.kvOffload",
+    "--kv-offloading-backend": "engine.options.kvOffload",
+    "--speculative-config": "engine.options.speculative",
+    "--spec-method": "engine.options.speculative",
+    "--spec-model": "engine.options.speculative",
+    "--spec-tokens": "engine.options.speculative",
+    "--structured-outputs-config": "engine.options.structuredOutput",
+    "--api-server-count": "engine.options.apiServerCount",
+    "--enable-lora": "model.adapters",
+    "--lora-modules": "model.adapters",
+    "--max-lora-rank": "model.adapters (rank)",
+    "--shutdown-timeout": "traffic.requestTimeout",
+    "--api-key": _KEYS,
+    "--ssl-keyfile": _PLAIN_HTTP,
+    "--ssl-certfile": _PLAIN_HTTP,
+    "--ssl-ca-certs": _PLAIN_HTTP,
+    "--ssl-cert-reqs": _PLAIN_HTTP,
+    "--ssl-ciphers": _PLAIN_HTTP,
+    "--enable-ssl-refresh": _PLAIN_HTTP,
+    "--grpc": _PLAIN_HTTP,
+    "--grpc-port": _PLAIN_HTTP,
+    "--root-path": "nothing: clients, probes and metrics use the paths as they are",
+    "--disable-log-stats": "the operator (statistics are the metrics)",
+    "--config": "nothing: a file would bring flags that nobody has checked",
+    "--trust-remote-code": "nothing: it would run code of the model's repository in the pod",
+    "--middleware": _FOREIGN_CODE,
+    "--logits-processors": _FOREIGN_CODE,
+    "--tool-parser-plugin": _FOREIGN_CODE,
+    "--reasoning-parser-plugin": _FOREIGN_CODE,
+    "--io-processor-plugin": _FOREIGN_CODE,
+    "--worker-cls": _FOREIGN_CODE,
+    "--worker-extension-cls": _FOREIGN_CODE,
+    "--scheduler-cls": _FOREIGN_CODE,
+    "--model-class-overrides": _FOREIGN_CODE,
+    "--logging-config": _FOREIGN_CODE,
+    "--log-config-file": _FOREIGN_CODE,
+    "--tool-server": "nothing: it would let requests run tools in the pod's name",
+    "--allowed-local-media-path": "nothing: files of the container are not served",
+    "--kv-transfer-config": _ONE_KV_CACHE,
+    "--ec-transfer-config": _ONE_KV_CACHE,
+    "--pipeline-parallel-size": _ONE_POD,
+    "--prefill-context-parallel-size": _ONE_POD,
+    "--data-parallel-size": _ONE_POD,
+    "--data-parallel-size-local": _ONE_POD,
+    "--data-parallel-rank": _ONE_POD,
+    "--data-parallel-start-rank": _ONE_POD,
+    "--data-parallel-address": _ONE_POD,
+    "--data-parallel-rpc-port": _ONE_POD,
+    "--data-parallel-backend": _ONE_POD,
+    "--data-parallel-external-lb": _ONE_POD,
+    "--data-parallel-hybrid-lb": _ONE_POD,
+    "--data-parallel-multi-port-external-lb": _ONE_POD,
+    "--data-parallel-supervisor-port": _ONE_POD,
+    "--enable-elastic-ep": _ONE_POD,
+    "--nnodes": _ONE_POD,
+    "--node-rank": _ONE_POD,
+    "--master-addr": _ONE_POD,
+    "--master-port": _ONE_POD,
+    "--headless": _ONE_POD,
+}
+
+#: Variables that do what a flag does which is not the user's, past the check of arguments; and the field to use instead.
+#: Source: vllm/envs.py; PROMETHEUS_MULTIPROC_DIR is the Prometheus client's.
+REFUSED_ENV: Final[Mapping[str, str]] = {
+    "VLLM_API_KEY": _KEYS,
+    "VLLM_PORT": "the operator (it is the first port between processes, and a Service called vllm would set it)",
+    "VLLM_ENGINE_READY_TIMEOUT_S": "the operator (as long as the start-up probe waits)",
+    "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH": "the operator (a pod whose engine has ended must end)",
+    "VLLM_SERVER_DEV_MODE": "nothing: it would let whoever reaches the port change the engine",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "model.adapters (every replica must have the same)",
+    "VLLM_LORA_RESOLVER_CACHE_DIR": "model.adapters (every replica must have the same)",
+    "VLLM_LORA_RESOLVER_HF_REPO_LIST": "model.adapters (every replica must have the same)",
+    "VLLM_PLUGINS": _FOREIGN_CODE,
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": _FOREIGN_CODE,
+    "VLLM_LOGGING_CONFIG_PATH": _FOREIGN_CODE,
+    "VLLM_USE_RUST_FRONTEND": "nothing: it is another server, whose flags and metrics were not looked at",
+    "VLLM_RUST_FRONTEND_PATH": "nothing: it is another server, whose flags and metrics were not looked at",
+    "VLLM_USE_MODELSCOPE": "model.uri (hf:// is the Hugging Face hub)",
+    "VLLM_MODEL_REDIRECT_PATH": "model.uri",
+    "VLLM_SKIP_MODEL_NAME_VALIDATION": "model.name",
+    "VLLM_DP_RANK": _ONE_POD,
+    "VLLM_DP_RANK_LOCAL": _ONE_POD,
+    "VLLM_DP_SIZE": _ONE_POD,
+    "VLLM_DP_MASTER_IP": _ONE_POD,
+    "VLLM_DP_MASTER_PORT": _ONE_POD,
+    "PROMETHEUS_MULTIPROC_DIR": "the engine (a folder that held files before would count them)",
+}
+
+#: Flags that are ours unless the user writes them: no field sets them.
+OVERRIDABLE: Final = (
+    "--gpu-memory-utilization",
+    "--disable-access-log-for-endpoints",
+    "--max-loras",
+    "--max-cpu-loras",
+)
+
+#: Requests at once and tokens of one step, by kind of workload. Requests: vLLM's own bounds are 256 on GPUs below 70 GiB
+#: and 1024 on others (vllm/engine/arg_utils.py, get_batch_defaults); 512, for GPUs of unknown size, and 64 are guesses.
+#: Tokens: vLLM's guide "Optimization and Tuning" names 2048 for an even flow of tokens and more than 8192 for throughput.
+_BATCHES: Final[Mapping[str, tuple[int, int]]] = {
+    "chat": (256, 8192),
+    "batch": (512, 16384),
+    "interactive": (64, 2048),
+}
+#: vLLM's own bounds on CPU. Source: get_batch_defaults.
+_CPU_BATCH: Final = (128, 2048)
+_WHY_REQUESTS: Final[Mapping[str, str]] = {
+    "chat": "as many as vLLM itself takes on GPUs below 70 GiB",
+    "batch": "many at once bring the most tokens per second",
+    "interactive": "few, because every further one makes the tokens of the others wait",
+}
+_WHY_TOKENS: Final[Mapping[str, str]] = {
+    "chat": "large enough that most prompts are read in one step, which brings their first token soon",
+    "batch": "large steps bring the most tokens per second",
+    "interactive": "small steps keep the tokens of all requests flowing evenly",
+}
+
+#: Seconds to start apart from reading the model: imports, compilation and the capture of graphs. A guess on the slow
+#: side; 105 s were seen for a tiny model on two cores.
+START_BASE_S: Final = 600
+#: Seconds by which the probe outlasts the engine's own limit: the message of an engine that gives up is worth more than
+#: a kill, and its clock starts after Python's imports.
+_START_MARGIN_S: Final = 120
+_START_PERIOD_S: Final = 5
+
+#: Seconds in which routers and endpoints forget a pod that is going.
+_FORGET_S: Final = 5
+#: Seconds from the end of the drain to SIGKILL: workers have 5 s to stop (VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS).
+STOP_S: Final = 30
+
+_GIB: Final = 2**30
+#: Room in /dev/shm apart from offloaded KV cache. A bound, not a reservation: only what is written counts as the
+#: container's memory. Source: `--shm-size=10.24gb` of vLLM's page on Docker.
+_SHM_BYTES: Final = 10 * _GIB
+#: Room for each byte of offloaded KV cache; models of several cache groups were seen to take 1.92 (vLLM issue 53042).
+_SHM_PER_OFFLOADED: Final = 2
+#: Share of the container's memory for the KV cache on CPU; a guess, the rest is for weights and buffers.
+_CPU_KV_SHARE: Final = 4
+
+#: Ranks that `--max-lora-rank` takes. Source: MaxLoRARanks in vllm/config/lora.py, also in the flag table.
+LORA_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+DEFAULT_LORA_RANK: Final = 16
+
+_METHODS: Final[Mapping[str, str]] = {
+    "ngram": "ngram",
+    "draftModel": "draft_model",
+    "eagle": "eagle",
+    "eagle3": "eagle3",
+    "mtp": "mtp",
+}
+#: Tokens that must repeat for ngram. Source: vLLM's own default in vllm/config/speculative.py.
+_NGRAM_TOKENS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Vllm:
+    """The `vllm` engine."""
+
+    name: str = "vllm"
+    default_version: str = "0.33.0"
+
+    def default_image(self, version: str, resource_name: str | None) -> str | None:
+        flavour = {None: "-cpu", "nvidia.com/gpu": "", "amd.com/gpu": "-rocm"}.get(resource_name)
+        return f"vllm/vllm-openai{flavour}:v{version}" if flavour is not None else None
+
+    def flag_table(self, version: str) -> FlagTable | None:
+        return FlagTable.load(self.name, version)
+
+    def model_kind(self, args: Sequence[str]) -> ModelKind:
+        said = dict(_pairs(args))
+        if said.get("--convert") == "classify":
+            return "rerank"
+        return "embed" if said.get("--runner") == "pooling" or said.get("--convert") == "embed" else "generate"
+
+    def choose_concurrency(self, spec: InferenceServiceSpec, layout: Layout) -> Choice:
+        kind, wanted = _kind(spec)
+        requests = _BATCHES[kind][0]
+        if not layout.gpus and requests > _CPU_BATCH[0]:
+            return Choice(
+                value=_CPU_BATCH[0],
+                why=f"{_CPU_BATCH[0]} requests at once per replica for {wanted}: vLLM's own bound on CPU",
+            )
+        return Choice(
+            value=requests, why=f"{requests} requests at once per replica for {wanted}: {_WHY_REQUESTS[kind]}"
+        )
+
+    def choose_batched_tokens(self, spec: InferenceServiceSpec, layout: Layout, *, least: int) -> Choice | None:
+        if "--max-num-batched-tokens" in names_in(spec.engine.args or ()):
+            return None
+        kind, wanted = _kind(spec)
+        tokens = _BATCHES[kind][1] if layout.gpus else _CPU_BATCH[1]
+        why = _WHY_TOKENS[kind] if layout.gpus else "vLLM's own bound on CPU"
+        if least > tokens:
+            return Choice(
+                value=least,
+                why=f"{least} tokens per step instead of the {tokens} for {wanted}: a step needs room for one token of "
+                "every request, and for a whole prompt where engine.options.chunkedPrefill is false",
+            )
+        whole = spec.engine.options is not None and spec.engine.options.chunked_prefill is False
+        parts = "" if whole else "; longer prompts are read in parts, between the tokens of other requests"
+        return Choice(value=tokens, why=f"{tokens} tokens per step for {wanted}: {why}{parts}")
+
+    def refuse(self, wanted: Wanted) -> Unplannable | None:
+        return _refuse_sources(wanted) or _refuse_layout(wanted) or _refuse_options(wanted) or _refuse_bypasses(wanted)
+
+    def launch(self, request: LaunchRequest) -> Launch:
+        plan, options = request.plan, request.options
+        space = _Space()
+        model = space.bring(request.source, "draftmark-model", MODEL_FOLDER)
+        tensor = max(1, plan.layout.gpus)
+        args = [
+            model,
+            "--host", "0.0.0.0",
+            "--port", str(PORT),
+            "--served-model-name", plan.served_name,
+            "--max-model-len", str(plan.max_context_length),
+            "--max-num-seqs", str(plan.concurrency),
+            "--tensor-parallel-size", str(tensor),
+            "--api-server-count", str(options.api_server_count or 1),
+            "--shutdown-timeout", str(request.request_timeout_s),
+        ]  # fmt: skip
+        if plan.max_batched_tokens is not None:
+            args += ["--max-num-batched-tokens", str(plan.max_batched_tokens)]
+        if tensor > 1:
+            # One pod, so processes; Ray is for several.
+            args += ["--distributed-executor-backend", "mp"]
+        if request.revision is not None:
+            args += ["--revision", request.revision, "--tokenizer-revision", request.revision]
+        if request.quantization is not None:
+            args += ["--quantization", request.quantization]
+        args += _option_args(request)
+        args += _adapter_args(request, space)
+        if options.speculative is not None:
+            args += ["--speculative-config", _json(_speculative(options.speculative, space))]
+        given = names_in(request.args)
+        # Probes and scrapes would fill the log, whose end explains a crash.
+        ours = ["--disable-access-log-for-endpoints", "/health,/metrics"]
+        ours += ["--gpu-memory-utilization", "0.92"] if plan.layout.gpus else []
+        args += _without(ours, given)
+        budget = start_budget_s(request.source, request.max_model_bytes, base_s=START_BASE_S)
+        shm_bytes = _SHM_BYTES + _SHM_PER_OFFLOADED * ceil(_offload_bytes(options.kv_offload))
+        space.scratch("draftmark-cache", CACHE_FOLDER)
+        space.scratch("draftmark-shm", SHM_FOLDER, medium="Memory", sizeLimit=_binary(shm_bytes))
+        return Launch(
+            command=("vllm", "serve"),
+            args=(*args, *request.args),
+            port=PORT,
+            env=tuple(_env(request, space, budget)),
+            volumes=tuple(space.volumes),
+            mounts=tuple(space.mounts),
+            startup=Probe(
+                path="/health",
+                period_s=_START_PERIOD_S,
+                timeout_s=5,
+                failure_threshold=ceil((budget + _START_MARGIN_S) / _START_PERIOD_S),
+            ),
+            # A burst must not take a pod out of the endpoints: long time-out, several failures.
+            readiness=Probe(path="/health", period_s=5, timeout_s=5, failure_threshold=6),
+            # An engine that has died ends the server by itself within 5 s; this is for one that hangs.
+            liveness=Probe(path="/health", period_s=10, timeout_s=10, failure_threshold=6),
+            pre_stop={"sleep": {"seconds": _FORGET_S}},
+            grace_s=_FORGET_S + request.request_timeout_s + STOP_S,
+            metrics_path="/metrics",
+        )
+
+
+# --- arguments ---
+
+
+def _kind(spec: InferenceServiceSpec) -> tuple[str, str]:
+    """The kind of workload, and how a reason speaks of it."""
+    if spec.workload is not None and spec.workload.kind is not None:
+        return spec.workload.kind, f"workload.kind {spec.workload.kind}"
+    return "chat", "chat, because workload.kind is not set"
+
+
+def _option_args(request: LaunchRequest) -> list[str]:
+    options = request.options
+    args = list[str]()
+    if options.prefix_caching is not None:
+        args.append("--enable-prefix-caching" if options.prefix_caching else "--no-enable-prefix-caching")
+    if options.chunked_prefill is not None:
+        args.append("--enable-chunked-prefill" if options.chunked_prefill else "--no-enable-chunked-prefill")
+    elif request.workload_kind is not None and request.plan.kind == "generate":
+        # Left open otherwise: vLLM knows the models that cannot.
+        args.append("--enable-chunked-prefill")
+    if options.kv_cache_dtype is not None:
+        args += ["--kv-cache-dtype", options.kv_cache_dtype]
+    if options.kv_offload is not None:
+        gib = _offload_bytes(options.kv_offload) / _GIB
+        args += ["--kv-offloading-size", f"{gib:.6f}".rstrip("0").rstrip("."), "--kv-offloading-backend", "native"]
+    if options.structured_output:
+        # Per request the first library that can do what it demands.
+        args += ["--structured-outputs-config", _json({"backend": "auto"})]
+    return args
+
+
+def _adapter_args(request: LaunchRequest, space: "_Space") -> list[str]:
+    if not request.adapters:
+        return []
+    modules = [
+        _json(
+            {
+                "name": adapter.name,
+                "path": space.bring(
+                    parse_model_uri(adapter.uri), f"draftmark-adapter-{number}", f"{ADAPTER_FOLDER}/{number}"
+                ),
+                "base_model_name": request.plan.served_name,
+            }
+        )
+        for number, adapter in enumerate(request.adapters)
+    ]
+    needed = max(adapter.rank or DEFAULT_LORA_RANK for adapter in request.adapters)
+    rank = next(rank for rank in LORA_RANKS if rank >= needed)
+    count = str(len(request.adapters))
+    # Room for all of them at once: none waits until another has left the GPU.
+    room = _without(["--max-loras", count, "--max-cpu-loras", count], names_in(request.args))
+    return ["--enable-lora", "--max-lora-rank", str(rank), *room, "--lora-modules", *modules]
+
+
+def _speculative(wanted: SpeculativeSpec, space: "_Space") -> dict[str, Any]:
+    config: dict[str, Any] = {"method": _METHODS[wanted.method], "num_speculative_tokens": wanted.tokens}
+    if wanted.method == "ngram":
+        config |= {"prompt_lookup_min": _NGRAM_TOKENS, "prompt_lookup_max": _NGRAM_TOKENS}
+    if wanted.uri is not None:
+        config["model"] = space.bring(parse_model_uri(wanted.uri), "draftmark-draft", DRAFT_FOLDER)
+    if wanted.revision is not None:
+        config["revision"] = wanted.revision
+    return config
+
+
+def _without(pairs: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Flags with one value each, without those that the user writes: twice is a warning at every start."""
+    kept = list[str]()
+    for flag, value in zip(pairs[::2], pairs[1::2], strict=True):
+        kept += [flag, value] if flag not in given else []
+    return kept
+
+
+def _pairs(args: Sequence[str]) -> list[tuple[str, str]]:
+    """Flags with their values, whether in one item or in two."""
+    pairs = []
+    for item, following in zip_longest(args, args[1:], fillvalue=""):
+        name, joined, value = item.partition("=")
+        pairs.append((name.replace("_", "-"), value if joined else following))
+    return pairs
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+def _binary(size: int) -> str:
+    """A size as the API server writes it, rounded up to whole MiB."""
+    mib = -(-size // 2**20)
+    return f"{mib // 1024}Gi" if mib % 1024 == 0 else f"{mib}Mi"
+
+
+def _offload_bytes(quantity: str | None) -> float:
+    amount = parse_quantity(quantity or "0")
+    return float(amount) if amount is not None else 0.0
+
+
+# --- the pod ---
+
+
+@dataclass(slots=True)
+class _Space:
+    """Volumes and mounts of a pod, as they come together; a claim or image that is needed twice is mounted once."""
+
+    volumes: list[Mapping[str, Any]] = field(default_factory=list)
+    mounts: list[Mapping[str, Any]] = field(default_factory=list)
+    #: Whether something is downloaded.
+    needs_hub: bool = False
+    _folders: dict[str, str] = field(default_factory=dict)
+
+    def bring(self, source: ModelSource, name: str, folder: str) -> str:
+        """Where the engine finds a model: a repository of the hub, or a path in a volume.
+
+        Args:
+            name: Of the volume, if one is made.
+            folder: Where that is mounted.
+        """
+        match source:
+            case HubModel(repository=repository):
+                self.needs_hub = True
+                return repository
+            case ClaimModel(claim=claim, path=path):
+                volume = {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+                return f"{self._folder(f'pvc://{claim}', volume, folder)}/{path}"
+            case ImageModel(reference=reference, path=path):
+                volume = {"name": name, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+                inside = self._folder(f"oci://{reference}", volume, folder)
+                return f"{inside}/{path}" if path is not None else inside
+            case UrlModel():
+                raise ValueError("the planner refuses it")
+
+    def _folder(self, source: str, volume: Mapping[str, Any], folder: str) -> str:
+        if source not in self._folders:
+            self._folders[source] = folder
+            self.volumes.append(volume)
+            self.mounts.append({"name": volume["name"], "mountPath": folder, "readOnly": True})
+        return self._folders[source]
+
+    def scratch(self, name: str, folder: str, **fields: str) -> None:
+        """Room of the pod's own."""
+        self.volumes.append({"name": name, "emptyDir": fields})
+        self.mounts.append({"name": name, "mountPath": folder})
+
+
+def _env(request: LaunchRequest, space: _Space, budget: int) -> list[dict[str, Any]]:
+    values = {
+        "HOME": CACHE_FOLDER,
+        # Torch asks for the user's name while it builds the path of a cache, and the process has a number only.
+        "USER": "vllm",
+        "XDG_CACHE_HOME": f"{CACHE_FOLDER}/.cache",
+        "XDG_CONFIG_HOME": f"{CACHE_FOLDER}/.config",
+        "HF_HOME": f"{CACHE_FOLDER}/huggingface",
+        "VLLM_CACHE_ROOT": f"{CACHE_FOLDER}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_FOLDER}/torchinductor",
+        "TRITON_CACHE_DIR": f"{CACHE_FOLDER}/triton",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(budget),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if not space.needs_hub:
+        values["HF_HUB_OFFLINE"] = "1"
+    if not request.plan.layout.gpus and request.max_model_bytes is not None:
+        values["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, request.max_model_bytes // (_CPU_KV_SHARE * _GIB)))
+    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
+    if request.auth_secret is not None:
+        name, key = request.auth_secret
+        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
+    return env
+
+
+# --- what is refused ---
+
+
+def _refuse_sources(wanted: Wanted) -> Unplannable | None:
+    model = wanted.spec.model
+    if problem := _unservable(wanted.source):
+        return Unplannable(code="UnsupportedModelFormat", message=f"model.uri '{model.uri[:120]}' {problem}")
+    for adapter in model.adapters or ():
+        field_name = f"model.adapters['{adapter.name}']"
+        if problem := _unservable(parse_model_uri(adapter.uri)):
+            return Unplannable(
+                code="UnsupportedModelFormat", message=f"{field_name}.uri '{adapter.uri[:120]}' {problem}"
+            )
+        if adapter.name == wanted.served_name:
+            return Unplannable(
+                code="UnsupportedOption",
+                message=f"{field_name} has the name of the model itself, and requests could not tell them apart. Name the "
+                "adapter or model.name otherwise.",
+            )
+    speculative = wanted.options.speculative
+    if speculative is None or speculative.uri is None:
+        return None
+    if problem := _unservable(parse_model_uri(speculative.uri)):
+        return Unplannable(
+            code="UnsupportedModelFormat",
+            message=f"engine.options.speculative.uri '{speculative.uri[:120]}' {problem}",
+        )
+    return None
+
+
+def _unservable(source: ModelSource) -> str | None:
+    """What is wrong with a source; vLLM takes repositories of the hub and folders."""
+    match source:
+        case UrlModel():
+            return (
+                "is a file behind a URL, which vLLM does not download. Use hf://ORG/REPO, or bring the model to a claim "
+                "(pvc://CLAIM/FOLDER) or into an image (oci://IMAGE:TAG#FOLDER)."
+            )
+        case HubModel(quantization=quantization, file=file) if quantization is not None or file is not None:
+            return (
+                "names one file or one quantization of a repository, as GGUF has them; vLLM takes a whole repository of "
+                "safetensors. Write hf://ORG/REPO, or use engine.name llama-cpp for GGUF."
+            )
+        case ClaimModel(path=path) | ImageModel(path=path) if path is not None and path.endswith(".gguf"):
+            return (
+                "is a GGUF file, and vLLM reads none. Use engine.name llama-cpp, or a folder with config.json and "
+                "safetensors."
+            )
+        case ClaimModel(path=path) | ImageModel(path=path) if path is not None and path.endswith(
+            (".safetensors", ".bin", ".pt", ".pth")
+        ):
+            return "is one file of a model; vLLM takes the folder that holds config.json as well. Name the folder."
+        case _:
+            return None
+
+
+def _refuse_layout(wanted: Wanted) -> Unplannable | None:
+    spec, gpus = wanted.spec, wanted.layout.gpus
+    tensor = (spec.parallelism is not None and spec.parallelism.tensor) or 1
+    if gpus and gpus != tensor:
+        return Unplannable(
+            code="UnsupportedOption",
+            message=f"accelerator.count is {gpus}, and a pod of vllm uses as many GPUs as parallelism.tensor says, which "
+            f"is {tensor}. Set parallelism.tensor: {gpus}, or remove accelerator.count.",
+        )
+    return None
+
+
+def _refuse_options(wanted: Wanted) -> Unplannable | None:
+    options, table = wanted.options, wanted.table
+    for field_name, flag, value in (
+        ("model.quantization", "--quantization", wanted.spec.model.quantization),
+        ("engine.options.kvCacheDType", "--kv-cache-dtype", options.kv_cache_dtype),
+    ):
+        known = table.by_name[flag].known if table is not None and value is not None else ()
+        if known and value not in known:
+            return Unplannable(
+                code="UnsupportedOption",
+                message=f"{field_name} '{value}' is none of those that {table.title if table else 'vllm'} has. "
+                f"Use one of {', '.join(known)}.",
+            )
+    if options.structured_output is False:
+        return Unplannable(
+            code="UnsupportedOption",
+            message="engine.options.structuredOutput is false, and vllm takes requests that demand a structure always. "
+            "Remove it.",
+        )
+    return _refuse_offload(wanted)
+
+
+def _refuse_offload(wanted: Wanted) -> Unplannable | None:
+    quantity = wanted.options.kv_offload
+    if quantity is None:
+        return None
+    size = parse_quantity(quantity)
+    resources = wanted.spec.engine.resources
+    limit_text = ((resources.limits or {}) if resources is not None else {}).get("memory")
+    limit = parse_quantity(limit_text or "")
+    if size is None or size < 2**20:
+        problem = f"'{quantity}' is no size of memory. Write a number of at least 1Mi with a suffix, such as 32Gi."
+    elif not wanted.layout.gpus:
+        problem = (
+            f"{quantity} takes what the GPU has no room for, and accelerator is not set. Remove it, or set accelerator."
+        )
+    elif wanted.options.prefix_caching is False:
+        problem = (
+            f"{quantity} keeps the KV cache of prompts for later requests, which engine.options.prefixCaching: false "
+            "switches off. Remove one of them."
+        )
+    elif limit is not None and size >= limit:
+        problem = (
+            f"{quantity} is memory of the container, whose limit is {limit_text}. Raise engine.resources.limits.memory "
+            "above it, or make kvOffload smaller."
+        )
+    else:
+        return None
+    return Unplannable(code="UnsupportedOption", message=f"engine.options.kvOffload {problem}")
+
+
+def _refuse_bypasses(wanted: Wanted) -> Unplannable | None:
+    if taken := sorted(REFUSED_ENV.keys() & {*wanted.env_names}):
+        told = "; ".join(f"{name} is set by {REFUSED_ENV[name]}" for name in taken[:3])
+        return Unplannable(
+            code="InvalidEnv",
+            message=f"engine.env sets {', '.join(taken[:5])}, past the check of arguments. {told}. Remove them.",
+        )
+    if wanted.table is not None:
+        problems = [p.message for p in check_args(wanted.table, wanted.args, RESERVED)]
+    else:
+        problems = _reserved_without_table(wanted.args)
+    return Unplannable(code="InvalidArgs", message=" ".join(problems)) if problems else None
+
+
+def _reserved_without_table(args: Sequence[str]) -> list[str]:
+    """What is not the user's to set among the arguments of a version whose flags are not known: by the names of the
+    default version, and by their beginnings, which argparse takes as well."""
+    table = FlagTable.load("vllm", Vllm().default_version)
+    assert table is not None, "the default version has a table"
+    owners = {name: owner for flag, owner in RESERVED.items() for name in table.by_name[flag].names}
+    problems = list[str]()
+    for name in names_in(args):
+        is_whole = table.find(name) is not None
+        found = [owner for spelling, owner in owners.items() if spelling == name]
+        if not is_whole and len(name) > 1:
+            found += [owner for spelling, owner in owners.items() if spelling.startswith(name)]
+        if found:
+            problems.append(f"{name[:80]} cannot be given in engine.args: it is set by {found[0]}. Remove it.")
+    return problems[:5]
