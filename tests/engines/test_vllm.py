@@ -266,6 +266,13 @@ def test_a_prompt_that_may_not_be_read_in_parts_fits_in_a_step() -> None:
     assert value_of(args(whole[0], base=GPU), "--max-num-batched-tokens") == "8192"
 
 
+def test_a_model_that_embeds_reads_a_prompt_in_one_step() -> None:
+    pooling = ("engine.args", ["--runner=pooling"])
+    assert value_of(args(pooling), "--max-num-batched-tokens") == "4096"
+    assert value_of(args(pooling, ("workload.kind", "batch"), base=GPU), "--max-num-batched-tokens") == "16384"
+    assert "--enable-chunked-prefill" not in args(pooling, ("workload.kind", "batch"), base=GPU)
+
+
 @given(
     kind=st.sampled_from([None, "chat", "batch", "interactive"]),
     concurrency=st.none() | st.integers(1, 1024),
@@ -434,7 +441,7 @@ def test_shared_memory_has_room_for_what_leaves_the_gpu(offload: str | None, siz
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": size}
 
 
-@pytest.mark.parametrize("path", ["/cache", "/dev/shm", "/cache/"])
+@pytest.mark.parametrize("path", ["/cache", "/dev/shm", "/cache/", "/tmp"])
 def test_a_volume_of_the_users_takes_the_place_of_scratch_space(path: str) -> None:
     own = {"name": "own", "mountPath": path, "persistentVolumeClaim": {"claimName": "caches"}}
     spec = pod(("podTemplate.volumes", [own]))

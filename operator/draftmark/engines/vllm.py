@@ -264,9 +264,12 @@ class Vllm:
             return Choice(
                 value=least,
                 why=f"{least} tokens per step instead of the {tokens} for {wanted}: a step needs room for one token of "
-                "every request, and for a whole prompt where engine.options.chunkedPrefill is false",
+                "every request, and for a whole prompt where engine.options.chunkedPrefill is false or the model embeds or "
+                "reranks",
             )
-        whole = spec.engine.options is not None and spec.engine.options.chunked_prefill is False
+        options = spec.engine.options
+        is_generating = self.model_kind(spec.engine.args or ()) == "generate"
+        whole = (options is not None and options.chunked_prefill is False) or not is_generating
         parts = "" if whole else "; longer prompts are read in parts, between the tokens of other requests"
         return Choice(value=tokens, why=f"{tokens} tokens per step for {wanted}: {why}{parts}")
 

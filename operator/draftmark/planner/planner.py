@@ -196,9 +196,11 @@ def _choose_batched_tokens(
     concurrency: int,
     reasons: list[Reason],
 ) -> int | None:
-    """Tokens of one step: one for every request at least, and a whole prompt where it may not be read in parts."""
+    """Tokens of one step: one for every request at least, and a whole prompt where it may not be read in parts, as with
+    many models that embed or rerank."""
     options = spec.engine.options
-    reads_whole = options is not None and options.chunked_prefill is False
+    is_generating = engine.model_kind(spec.engine.args or ()) == "generate"
+    reads_whole = (options is not None and options.chunked_prefill is False) or not is_generating
     least = max(concurrency, context if reads_whole else 0)
     choice = engine.choose_batched_tokens(spec, layout, least=least)
     if choice is None:

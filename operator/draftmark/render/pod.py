@@ -36,7 +36,7 @@ def render_pod_template(service: str, spec: InferenceServiceSpec, plan: Plan, de
         defaults: The administrator's file.
     """
     template = spec.pod_template or PodTemplate()
-    launch = _with_users_scratch(_launch(spec, plan), template)
+    launch = _with_users_scratch(_with_tmp(_launch(spec, plan)), template)
     metadata = template.metadata
     return render(
         "common/pod.yaml.j2",
@@ -84,14 +84,21 @@ def render_pod_template(service: str, spec: InferenceServiceSpec, plan: Plan, de
         pre_stop={**launch.pre_stop},
         mounts=[
             *({**mount} for mount in launch.mounts),
-            {"name": "draftmark-tmp", "mountPath": "/tmp"},  # a pod's own, the root file system is read-only
             *({"name": volume.name, "mountPath": volume.mount_path} for volume in template.volumes or ()),
         ],
         volumes=[
             *({**volume} for volume in launch.volumes),
-            {"name": "draftmark-tmp", "emptyDir": {}},
             *(_volume(volume) for volume in template.volumes or ()),
         ],
+    )
+
+
+def _with_tmp(launch: Launch) -> Launch:
+    """The root file system is read-only, so /tmp is a volume of the pod's own."""
+    return replace(
+        launch,
+        volumes=(*launch.volumes, {"name": "draftmark-tmp", "emptyDir": {}}),
+        mounts=(*launch.mounts, {"name": "draftmark-tmp", "mountPath": "/tmp"}),
     )
 
 
