@@ -45,14 +45,20 @@ class Plan:
     max_batched_tokens: int | None = None
     kind: ModelKind = "generate"
     reasons: tuple[Reason, ...] = ()
+    #: Names under which LoRA adapters of the model answer; None: it has none.
+    adapters: tuple[str, ...] | None = None
     #: Why the arguments could not be checked, or None when they were.
     args_unchecked: str | None = None
 
     @property
     def is_routed(self) -> bool:
-        """Whether requests go through a router. smg 1.13 reads the answers to /v1/rerank of SGLang only, a bare list, and
-        answers 500 to those of llama.cpp and vLLM (seen with llama-server v0.7.0)."""
-        return self.kind != "rerank"
+        """Whether requests go through a router.
+
+        smg 1.13 reads the answers to /v1/rerank of SGLang only, a bare list, and answers 500 to those of llama.cpp and vLLM
+        (seen with llama-server v0.7.0). And it takes the first model that a pod lists for its only one, so that a request
+        for an adapter is a 404 (seen with a server that lists a model and an adapter).
+        """
+        return self.kind != "rerank" and not self.adapters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,13 @@ def test_every_choice_leaves_a_reason() -> None:
     assert [r.code for r in planned(spec()).reasons] == ["EngineVersion", "MaxContextLength", "Concurrency"]
 
 
+def test_adapters_need_a_way_without_the_router() -> None:
+    wanted = spec(model={"uri": "hf://o/r", "adapters": [{"name": "a", "uri": "hf://o/a"}]}, engine={"name": "vllm"})
+    plan = planned(wanted)
+    assert (plan.adapters, plan.is_routed) == (("a",), False)
+    assert "NoRouter" in [r.code for r in plan.reasons]
+
+
 def test_what_is_written_needs_no_reason() -> None:
     wanted = spec(
         model={"uri": "pvc://c/m.gguf", "maxContextLength": 512},

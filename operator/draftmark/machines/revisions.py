@@ -99,6 +99,7 @@ def read_plan(data: Json) -> Plan:
         concurrency=int(data["concurrency"]),
         max_batched_tokens=_whole(data.get("max_batched_tokens")),
         kind=_kind(data.get("kind", "generate")),
+        adapters=tuple(str(name) for name in data.get("adapters") or ()) or None,
         reasons=tuple(Reason(code=str(r["code"]), message=str(r["message"])) for r in data.get("reasons", ())),
         args_unchecked=data.get("args_unchecked"),
     )
@@ -108,8 +109,9 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     """A plan in its JSON form. What it has nothing to say about leaves no trace: the data of a revision is never written
     again, and the id of a suggestion must not change with a field that it does not use."""
     data = asdict(plan)
-    if plan.max_batched_tokens is None:
-        del data["max_batched_tokens"]
+    for later in ("max_batched_tokens", "adapters"):
+        if data[later] is None:
+            del data[later]
     return data
 
 

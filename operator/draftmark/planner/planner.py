@@ -3,7 +3,6 @@
 Pure: the same inputs give the same plan. Every choice that the user left open leaves a reason.
 """
 
-from collections.abc import Mapping
 from math import ceil
 from typing import Final
 
@@ -71,6 +70,7 @@ def make_plan(
     if refused is not None:
         return refused
     kind = engine.model_kind(spec.engine.args or ())
+    adapters = tuple(adapter.name for adapter in spec.model.adapters or ()) or None
     context = _choose_context(spec, keep, reasons)
     concurrency = _choose_concurrency(spec, engine, layout, keep, reasons)
     batched_tokens = _choose_batched_tokens(spec, engine, layout, keep, context, concurrency, reasons)
@@ -84,20 +84,10 @@ def make_plan(
         concurrency=concurrency,
         max_batched_tokens=batched_tokens,
         kind=kind,
-        reasons=(*reasons, *_image_volume_reason(source, cluster), *_UNROUTED.get(kind, ())),
+        adapters=adapters,
+        reasons=(*reasons, *_image_volume_reason(source, cluster), *_unrouted_reason(kind, adapters)),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
     )
-
-
-_UNROUTED: Final[Mapping[ModelKind, tuple[Reason, ...]]] = {
-    "rerank": (
-        Reason(
-            code="NoRouter",
-            message="requests go from the gateway to any engine pod that is ready, without a router, which cannot read "
-            "this engine's answers to /v1/rerank; traffic.policy has no effect",
-        ),
-    )
-}
 
 
 def _choose_layout(spec: InferenceServiceSpec) -> Layout | Unplannable:
@@ -290,6 +280,22 @@ def _image_volume_reason(source: ModelSource, cluster: ClusterFacts) -> tuple[Re
             code="ImageVolumes",
             message=f"{len(unable)} of {len(cluster.nodes)} nodes cannot mount image volumes ({', '.join(unable[:3])}); "
             "keep the pods off them with podTemplate.nodeSelector",
+        ),
+    )
+
+
+def _unrouted_reason(kind: ModelKind, adapters: tuple[str, ...] | None) -> tuple[Reason, ...]:
+    if kind == "rerank":
+        why = "which cannot read this engine's answers to /v1/rerank"
+    elif adapters:
+        why = "which knows one model per pod, and not the names of adapters"
+    else:
+        return ()
+    return (
+        Reason(
+            code="NoRouter",
+            message=f"requests go from the gateway to any engine pod that is ready, without a router, {why}; traffic.policy "
+            "has no effect",
         ),
     )
 
