@@ -1,0 +1,72 @@
+"""The table that is made from a parser says what the parser takes."""
+
+import argparse
+import json
+
+import pytest
+
+from draftmark.engines.flag_table import FlagTable, check_args
+from e2e.argparse_table import rows
+
+
+def optional_int(text: str) -> int | None:
+    return None if text in ("", "None") else int(text)
+
+
+def size_or_auto(text: str) -> int:
+    return -1 if text == "auto" else int(float(text[:-1]) * 1000) if text.endswith("k") else int(text)
+
+
+def small_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model_tag", nargs="?")
+    parser.add_argument("--on-off", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--switch", action="store_true")
+    parser.add_argument("--text", "-t", default="a")
+    parser.add_argument("--count", "-c", type=int, default=3)
+    parser.add_argument("--maybe", type=optional_int)
+    parser.add_argument("--length", type=size_or_auto)
+    parser.add_argument("--share", type=float)
+    parser.add_argument("--config", type=json.loads)
+    parser.add_argument("--rank", type=int, choices=[8, 16])
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("--format", metavar="{auto,pt} or a plugin's")
+    return parser
+
+
+ROWS = rows(small_parser())
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("--on-off", {"type": "switch", "negations": ["--no-on-off"], "default": "off"}),
+        ("--switch", {"type": "switch", "default": "off"}),
+        ("--text", {"type": "string", "values": 1, "aliases": ["-t"], "default": "a"}),
+        ("--count", {"type": "int", "values": 1, "aliases": ["-c"], "default": "3"}),
+        ("--maybe", {"type": "int", "values": 1, "undocumented": ["None", ""]}),
+        ("--length", {"type": "size", "values": 1, "choices": ["auto"]}),
+        ("--share", {"type": "float", "values": 1}),
+        ("--config", {"type": "json", "values": 1}),
+        ("--rank", {"type": "choice", "values": 1, "choices": ["8", "16"]}),
+        ("--names", {"type": "string", "values": 1, "more": True}),
+        ("--format", {"type": "string", "values": 1, "known": ["auto", "pt"]}),
+        ("--help", {"type": "switch", "aliases": ["-h"], "exits": True}),
+    ],
+)
+def test_a_flag_becomes_its_row(name: str, row: object) -> None:
+    assert ROWS[name] == row
+
+
+def test_an_argument_without_a_flag_has_no_row() -> None:
+    assert "model_tag" not in ROWS
+    assert len(ROWS) == 12
+
+
+def test_the_check_reads_the_table_that_was_made() -> None:
+    data = {"engine": "e", "program": "p", "version": "1", "source": "s", "date": "d", "parser": "argparse"}
+    table = FlagTable.from_json({**data, "flags": ROWS})
+    taken = ["--no-on-off", "-t=x", "--length", "1.5k", "--config.a", "1", "--names", "a", "b", "--maybe", "None"]
+    assert check_args(table, taken, {}) == ()
+    refused = check_args(table, ["--rank", "9", "--count", "x"], {})
+    assert [problem.index for problem in refused] == [0, 2]
