@@ -17,7 +17,6 @@ Traps that this file exists for:
 - A Service called `vllm` would set VLLM_PORT; pods of this operator get no such variables (enableServiceLinks: false).
 - argparse takes the beginning of a flag for the flag, and dotted keys for JSON: the check of arguments knows both.
 - On CPU the KV cache takes half of the node's memory, not of the container's, unless its size is said.
-
 """
 
 import json
@@ -200,7 +199,7 @@ STOP_S: Final = 30
 
 _GIB: Final = 2**30
 #: Room in /dev/shm apart from offloaded KV cache. A bound, not a reservation: only what is written counts as the
-#: container's memory. Source: `--shm-size=10.24gb` of vLLM's page on Docker.
+#: container's memory. A guess: examples for vLLM name 10 to 32 GiB.
 _SHM_BYTES: Final = 10 * _GIB
 #: Room for each byte of offloaded KV cache; models of several cache groups were seen to take 1.92 (vLLM issue 53042).
 _SHM_PER_OFFLOADED: Final = 2
