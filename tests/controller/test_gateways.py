@@ -222,12 +222,23 @@ async def test_a_pod_that_is_not_ready_is_not_asked(rig: Rig) -> None:
     assert rig.pods.asked == ["127.0.0.2"]
 
 
-async def test_a_pod_that_tells_nothing_is_hurried_once(rig: Rig) -> None:
+async def test_a_pod_that_tells_nothing_is_not_hurried(rig: Rig) -> None:
     """Whether it has followed would not be known, so each further write would be followed by the next."""
     rig.add_pod(1)
     rig.gateways.follow(KEY, TARGET)
     await eventually(lambda: len(rig.pods.asked) >= 25)
-    assert rig.pokes() == ["c1.r2.0"]
+    assert rig.pokes() == []
+
+
+async def test_a_pod_that_waits_for_its_turn_is_not_silent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.gateways._turns = asyncio.Semaphore(0)
+    monkeypatch.setattr(gateways, "_TIMEOUT_S", 0.05)
+    rig.add_pod(1, NEW)
+    rig.gateways.follow(KEY, TARGET)
+    await asyncio.sleep(0.5)
+    assert (rig.pods.asked, rig.world.silent) == ([], {})
+    rig.gateways._turns.release()
+    await eventually(lambda: rig.see(1))
 
 
 async def test_the_service_is_looked_at_when_one_of_its_pods_has_followed(rig: Rig) -> None:

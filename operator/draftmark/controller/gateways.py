@@ -36,6 +36,8 @@ _POKES_S: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 SILENT_AFTER_S: Final = 5.0
 #: Seconds for one answer. A gateway answers without asking anybody.
 _TIMEOUT_S: Final = 2.0
+#: Pods that are asked at the same time. After a restart all of thousands are due, and what waits for its turn is not silent.
+_ASKED_AT_ONCE: Final = 64
 _FIELD_MANAGER: Final = "draftmark-gateway"
 
 
@@ -93,6 +95,7 @@ class Gateways:
     port: int = names.GATEWAY_INNER_PORT
     now: Callable[[], datetime] = _now
     _following: dict[Key, tuple[GatewayTarget, asyncio.Task[None]]] = field(default_factory=dict)
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_ASKED_AT_ONCE))
     _http: httpx.AsyncClient | None = None
     _is_stopped: bool = False
 
@@ -193,7 +196,8 @@ class Gateways:
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
         try:
-            answer = await self._http.get(f"http://{in_url(address)}:{self.port}{names.GATEWAY_STATE_PATH}")
+            async with self._turns:
+                answer = await self._http.get(f"http://{in_url(address)}:{self.port}{names.GATEWAY_STATE_PATH}")
             state = read_state(answer.json(), states.get(name), self.now())
         except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError, ValueError, AttributeError) as error:
             logger.debug("Gateway pod %s does not tell its state: %s", name, error)
@@ -214,8 +218,7 @@ class Gateways:
             name = str(pod["metadata"]["name"])
             count, last = poked.get(name, (0, at))
             # One that tells nothing would not tell either whether it has followed.
-            limit = len(_POKES_S) if state is not None else 1
-            if count >= limit or at - last < _POKES_S[count]:
+            if state is None or count >= len(_POKES_S) or at - last < _POKES_S[count]:
                 continue
             poked[name] = (count + 1, at)
             value = f"{target.config}.{target.runtime}.{count}"
