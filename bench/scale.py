@@ -1,0 +1,227 @@
+"""Many services on one operator: `python -m bench.scale [--services 5000]`.
+
+The operator is the real process, `draftmark run`, with the API server of `bench.scale_server` on the loopback. Its own
+processor time and memory are read from /proc, so the server's share does not count; the elapsed times hold both, on the
+same cores.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+SPEC: dict[str, Any] = {
+    "model": {"uri": "pvc://models/llama", "maxContextLength": 8192},
+    "engine": {"name": "vllm"},
+    "accelerator": {"product": "NVIDIA-L4"},
+    "replicas": 2,
+}
+#: Edits that are timed, and the seconds between two.
+EDITS, EDIT_EVERY_S = 200, 0.1
+IDLE_S = 60
+EVENTS = 20_000
+PATIENCE_S = 1800
+
+
+class Server:
+    """The API server in its own process."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "bench.scale_server"]
+        self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.url = str(json.loads(self._read())["url"])
+
+    def __call__(self, do: str = "tell", **more: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **more}) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._read())
+        return answer
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the API server of the benchmark has ended; its message is above")
+        return line
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclass
+class Running:
+    """The operator's process."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_mib(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [peak] = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(peak) / 1024
+
+    def metric(self, name: str) -> float:
+        """The sum over a metric's series; 0 while the process does not answer."""
+        try:
+            text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=30, trust_env=False).text
+        except httpx.HTTPError:
+            return 0.0
+        return sum(float(v) for v in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+    def wait_until_idle(self) -> None:
+        """Until two looks, a second apart, see less than a twentieth of a processor."""
+        calm = 0
+        while calm < 2:
+            before = self.cpu_s()
+            time.sleep(1)
+            calm = calm + 1 if self.cpu_s() - before < 0.05 else 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def operator(url: str) -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as folder:
+        kubeconfig = Path(folder) / "kubeconfig"
+        kubeconfig.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [{"name": "bench", "cluster": {"server": url}}],
+                    "users": [{"name": "bench", "user": {}}],
+                    "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+                    "current-context": "bench",
+                }
+            )
+        )
+        port = free_port()
+        command = [sys.executable, "-m", "draftmark.cli", "run", f"--kubeconfig={kubeconfig}", f"--http-port={port}"]
+        process = subprocess.Popen([*command, "--log-level=warning"])
+        try:
+            yield Running(process, port)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def until(holds: Any, every_s: float = 1.0) -> float:
+    """Seconds until it holds."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > PATIENCE_S:
+            raise RuntimeError(f"not within {PATIENCE_S} s")
+        time.sleep(every_s)
+    return time.monotonic() - began
+
+
+def share(sorted_s: list[float], percent: int) -> float:
+    return sorted_s[min(len(sorted_s) - 1, len(sorted_s) * percent // 100)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--services", type=int, default=5000)
+    count = parser.parse_args().services
+    server = Server()
+    try:
+        measure(server, count)
+    finally:
+        server.stop()
+
+
+def measure(server: Server, count: int) -> None:
+    server("add", count=count, spec=SPEC)
+
+    with operator(server.url) as running:
+        took = until(lambda: server()["ready"] == count)
+        told = server()
+        print(
+            f"first start: {count} services of vLLM, 2 replicas each, Ready after {took:.0f} s; {told['objects']} objects, "
+            f"{told['pods']} of them pods; {running.cpu_s():.0f} CPU seconds, peak {running.peak_mib():.0f} MiB",
+            flush=True,
+        )
+        print(f"  writes: {_written(told)}", flush=True)
+        running.wait_until_idle()
+        before, cpu = Counter(server()["writes"]), running.cpu_s()
+        time.sleep(IDLE_S)
+        written = Counter(server()["writes"]) - before
+        print(
+            f"idle for {IDLE_S} s: {sum(written.values())} writes, {running.cpu_s() - cpu:.2f} CPU seconds", flush=True
+        )
+
+    with operator(server.url) as running:
+        before = Counter(server()["writes"])
+        took = until(lambda: running.metric("draftmark_reconcile_seconds_count") >= count, every_s=2)
+        # Whoever is looked at a second time is still in the queue.
+        took += until(lambda: running.metric("draftmark_queue_depth") == 0, every_s=2)
+        running.wait_until_idle()
+        written = Counter(server()["writes"]) - before
+        print(
+            f"restart: every service looked at after {took:.0f} s; {sum(written.values())} writes, "
+            f"{running.cpu_s():.0f} CPU seconds, peak {running.peak_mib():.0f} MiB",
+            flush=True,
+        )
+
+        cpu = running.cpu_s()
+        edits = min(EDITS, count)
+        for number in range(edits):
+            server("edit", names=[f"s{number * (count // edits):05d}"], spec={"workload": {"concurrency": 7}})
+            time.sleep(EDIT_EVERY_S)
+        until(lambda: len(server()["took"]) == edits)
+        times = server()["took"]
+        print(
+            f"{edits} edits, one each {EDIT_EVERY_S} s: new revision's objects created after p50 {share(times, 50):.3f} s, "
+            f"p99 {share(times, 99):.3f} s, at most {times[-1]:.3f} s",
+            flush=True,
+        )
+        until(lambda: server()["ready"] == count)
+        running.wait_until_idle()
+        print(f"  until all were rolled out: {running.cpu_s() - cpu:.0f} CPU seconds", flush=True)
+
+        before, cpu, began = Counter(server()["writes"]), running.cpu_s(), time.monotonic()
+        touched = min(EVENTS, server()["pods"])
+        server("touch", count=touched)
+        running.wait_until_idle()
+        took = time.monotonic() - began - 2
+        written = Counter(server()["writes"]) - before
+        print(
+            f"{touched} pod events at once: worked off within {took:.0f} s, {running.cpu_s() - cpu:.1f} CPU seconds, "
+            f"{sum(written.values())} writes; peak {running.peak_mib():.0f} MiB",
+            flush=True,
+        )
+
+
+def _written(told: dict[str, Any]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(told["writes"].items()))
+
+
+if __name__ == "__main__":
+    main()
