@@ -34,11 +34,15 @@ class Handler:
         self.failures: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
         self.at: list[float] = []
+        #: Nothing ends before it is set.
+        self.held: asyncio.Event | None = None
 
     async def __call__(self, key: str) -> None:
         self.seen.append(key)
         self.at.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self.seconds.get(key, 0.0))
+        if self.held is not None:
+            await self.held.wait()
         if self.failures.get(key, 0) > 0:
             self.failures[key] -= 1
             raise RuntimeError(f"{key} fails")
@@ -62,7 +66,7 @@ async def test_a_key_that_waits_is_one_piece_of_work() -> None:
 
 async def test_a_key_that_changes_while_it_is_worked_on_is_done_once_more() -> None:
     queue, handler = WorkQueue[str](), Handler()
-    handler.seconds["a"] = 0.03
+    handler.held = asyncio.Event()
     async with working(queue, handler, workers=4):
         queue.add("a")
         await until(lambda: handler.seen == ["a"])
@@ -70,7 +74,9 @@ async def test_a_key_that_changes_while_it_is_worked_on_is_done_once_more() -> N
             queue.add("a")
         await asyncio.sleep(0.02)
         assert handler.seen == ["a"], "never by two workers at once"
-        await asyncio.sleep(0.08)
+        handler.held.set()
+        await until(lambda: handler.seen == ["a", "a"])
+        await asyncio.sleep(0.02)
     assert handler.seen == ["a", "a"]
     assert queue.adds == 2
 
