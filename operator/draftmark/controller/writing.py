@@ -43,7 +43,14 @@ async def write_status(
         return await client.apply_status(
             kind, metadata["namespace"], metadata["name"], body, field_manager=names.STATUS_FIELD_MANAGER
         )
-    except (NotFound, Conflict):
+    except NotFound:
+        return None
+    except Conflict:
+        # With a uid an object that is gone is a Conflict; so is one that others change too fast for the API server to
+        # merge. The latter must be tried again: who is forgotten here is looked at no more until the next resync.
+        live = await client.get(kind, metadata["namespace"], metadata["name"])
+        if live is not None and live["metadata"].get("uid") == metadata["uid"]:
+            raise
         return None
 
 
