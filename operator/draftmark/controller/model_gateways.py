@@ -33,7 +33,7 @@ from draftmark.controller.observe import (
     without_managed_fields,
 )
 from draftmark.controller.queue import Priority, TryAgain
-from draftmark.controller.reconcile import tell_outcomes, with_kinds
+from draftmark.controller.reconcile import asked_to_wait_s, tell_outcomes, with_kinds
 from draftmark.controller.writing import brings_back, write_status
 from draftmark.facts.addresses import cluster_ip
 from draftmark.model_gateway.decide import decide_model_gateway
@@ -277,7 +277,7 @@ class ModelGatewayReconciler:
         if waits := [o.retry_after_s for o in outcomes if isinstance(o, Contended)]:
             self.wake_after(key, min(waits))
         if obstacles:
-            raise TryAgain(obstacles[0].message)
+            raise TryAgain(obstacles[0].message, asked_to_wait_s(outcomes))
 
     async def _is_gone(self, seen: ModelGatewayObservation, decision: ModelGatewayDecision) -> bool:
         """Whether children are missing because the object was deleted."""

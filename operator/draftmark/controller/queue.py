@@ -36,7 +36,15 @@ _LONGEST_BACKOFF_S: Final = 300.0
 
 
 class TryAgain(Exception):
-    """A handler left something undone, has said so where users see it, and wants to be called again."""
+    """A handler left something undone, has said so where users see it, and wants to be called again.
+
+    Args:
+        retry_after_s: Not sooner than this, because the API server has asked for it.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Priority(IntEnum):
@@ -212,7 +220,8 @@ class WorkQueue(Generic[K]):
             try:
                 await handler(key)
             except Exception as error:  # noqa: BLE001 - a bug in the handling of one key must not stop the others
-                delay_s = self.retry(key, (error.retry_after_s or 0.0) if isinstance(error, ApiError) else 0.0)
+                asked_s = error.retry_after_s if isinstance(error, ApiError | TryAgain) else None
+                delay_s = self.retry(key, asked_s or 0.0)
                 # The traceback is for bugs; these speak for themselves.
                 trace = None if isinstance(error, ApiError | LeadershipLost | TryAgain) else error
                 _log.warning("%s failed, trying again in %.1f s: %s", key, delay_s, error, exc_info=trace)

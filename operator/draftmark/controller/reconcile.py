@@ -96,7 +96,7 @@ class Reconciler:
         if waits:
             self.wake_after(key, min(waits))
         if obstacles:
-            raise TryAgain(obstacles[0].message)
+            raise TryAgain(obstacles[0].message, asked_to_wait_s(outcomes))
 
     async def stop(self) -> None:
         """End the proofs that are under way."""
@@ -173,6 +173,12 @@ def with_kinds(refs: Iterable[decided.ObjectRef]) -> list[tuple[kinds.Kind, str,
         for ref in refs
         if (ref.api_version, ref.kind) in by_kind
     ]
+
+
+def asked_to_wait_s(outcomes: Iterable[Outcome]) -> float:
+    """Seconds until the API server wants to be asked again; without it each write would come at the pace of our own
+    back-off, which begins at milliseconds, to a server that is overloaded already."""
+    return max((o.error.retry_after_s or 0.0 for o in outcomes if isinstance(o, Refused)), default=0.0)
 
 
 def tell_outcomes(outcomes: Iterable[Outcome]) -> tuple[list[Obstacle], list[Obstacle]]:
