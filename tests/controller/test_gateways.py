@@ -189,6 +189,16 @@ async def test_a_new_target_takes_the_place_of_the_one_before(rig: Rig) -> None:
     assert {value.rsplit(".", 1)[0] for value in rig.pokes()[1:]} == {"c2.r3"}
 
 
+async def test_a_target_that_nobody_waits_for_ends_the_following_of_another(rig: Rig) -> None:
+    rig.add_pod(1, OLD)
+    rig.gateways.follow(KEY, TARGET)
+    await eventually(rig.pokes)
+    rig.gateways.follow(KEY, GatewayTarget(config="c0", runtime="r0", is_awaited=False))
+    asked = len(rig.pods.asked)
+    await asyncio.sleep(0.5)
+    assert len(rig.pods.asked) == asked
+
+
 @pytest.mark.parametrize(
     "answer",
     [None, "no JSON", "[]", "{}", '{"config": "c1", "runtime": "r2"}',

@@ -100,14 +100,20 @@ class Gateways:
     _is_stopped: bool = False
 
     def follow(self, key: Key, target: GatewayTarget) -> None:
-        """Work towards a target until the pods have it; a new target takes the place of the one before."""
+        """Work towards a target until the pods have it; a new target takes the place of the one before.
+
+        Also one that nobody waits for: a configuration that went to another one and back is what the pods still work
+        with, and they would be hurried and asked for ever after the one in between.
+        """
         running = self._following.get(key)
         if self._is_stopped:
             return
         if running is not None and not running[1].done():
-            if running[0] == target:
+            if (running[0].config, running[0].runtime) == (target.config, target.runtime):
                 return
-            running[1].cancel()
+            self.leave(key)
+        if not target.is_awaited:
+            return
         self._following[key] = (target, asyncio.create_task(self._follow(key, target), name=f"gateways {key}"))
 
     def leave(self, key: Key) -> None:

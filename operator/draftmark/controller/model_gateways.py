@@ -267,7 +267,7 @@ class ModelGatewayReconciler:
         now = self.now()
         owner = ObjectRef(kinds.MODEL_GATEWAYS, seen.namespace, seen.name, seen.uid or "")
         outcomes = await self.applier.apply(owner, decision.desired, with_kinds(decision.prune))
-        if decision.target is not None and decision.target.is_awaited:
+        if decision.target is not None:
             self.gateways.follow(plain, decision.target)
         obstacles, contended = tell_outcomes(outcomes)
         status = make_model_gateway_status(seen, decision, now, obstacles=obstacles, contended=contended)

@@ -82,7 +82,7 @@ class Reconciler:
         if await self._is_gone(seen, decision):
             return
         outcomes = await self._apply(seen, decision)
-        if decision.gateway is not None and decision.gateway.is_awaited:
+        if decision.gateway is not None:
             self.gateways.follow(key, decision.gateway)
         if decision.prove is not None:
             self._start_proof(key, seen, decision.prove)
