@@ -25,7 +25,7 @@ def load(engine: str = "llama-cpp", version: str = VERSION) -> FlagTable:
 
 TABLE = load()
 VLLM = load("vllm", "0.33.0")
-TABLES = (TABLE, VLLM)
+TABLES = (TABLE, VLLM, load("vllm", "0.32.0"))
 
 
 def messages(*args: str) -> list[str]:
@@ -309,7 +309,6 @@ def test_what_vllm_takes_is_taken(args: list[str]) -> None:
         (["--dtype", "int4"], "takes one of auto"),
         (["--tool-call-parser", "deepseek-r1"], "takes one of"),
         (["--swap-space", "4"], "Use engine.options.kvOffload."),
-        (["--disable-log-requests"], "Use --no-enable-log-requests."),
         (["--help"], "print and exit"),
         (["--help=all"], "print and exit"),
         (["--"], "-- is no flag"),

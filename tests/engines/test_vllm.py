@@ -504,11 +504,31 @@ def test_parsers_of_other_engines_are_refused(words: list[str]) -> None:
     [
         (["--swap-space", "4"], "engine.options.kvOffload"), (["--task=embed"], "--runner"), (["--device", "cpu"], "accelerator"),
         (["--guided-decoding-backend", "xgrammar"], "engine.options.structuredOutput"),
-        (["--disable-log-requests"], "--no-enable-log-requests"),
     ],
 )  # fmt: skip
 def test_removed_flags_are_refused_with_what_replaces_them(words: list[str], way_out: str) -> None:
     assert way_out in refused(("engine.args", words)).message
+
+
+def test_a_flag_is_checked_against_the_version_that_runs() -> None:
+    words = ("engine.args", ["--disable-log-requests"])
+    assert "--no-enable-log-requests" in refused(("engine.version", "0.32.0"), words).message
+    assert isinstance(planned(asked(("engine.version", "0.33.0"), words)), Plan)
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.33.0"])
+def test_names_are_refused_whether_or_not_plugins_may_add_some(version: str) -> None:
+    """The flag for the KV cache's type takes no other names in one version, and is open in none of them for users."""
+    for path in ("engine.options.kvCacheDType", "model.quantization"):
+        assert "Use one of" in refused(("engine.version", version), (path, "q8_0")).message
+        assert isinstance(planned(asked(("engine.version", version), (path, "fp8"))), Plan)
+
+
+@pytest.mark.parametrize("word", ["--disable-prefix-caching", "--no-enable-prefix-caching"])
+def test_both_spellings_that_switch_off_belong_to_the_field(word: str) -> None:
+    """vLLM takes the first since 0.33."""
+    answer = refused(("engine.version", "0.33.0"), ("engine.args", [word]))
+    assert "engine.options.prefixCaching" in answer.message
 
 
 @pytest.mark.parametrize("flag", RESERVED)

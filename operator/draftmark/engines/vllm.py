@@ -580,7 +580,9 @@ def _refuse_options(wanted: Wanted) -> Unplannable | None:
         ("model.quantization", "--quantization", wanted.spec.model.quantization),
         ("engine.options.kvCacheDType", "--kv-cache-dtype", options.kv_cache_dtype),
     ):
-        known = table.by_name[flag].known if table is not None and value is not None else ()
+        row = table.by_name[flag] if table is not None and value is not None else None
+        # By version, the names are the only values or those besides which plugins may add others.
+        known = (row.known or row.choices) if row is not None else ()
         if known and value not in known:
             return Unplannable(
                 code="UnsupportedOption",
