@@ -125,6 +125,11 @@ class Client:
         """Run a program in the pod and return what it prints."""
         return self.tools.kubectl("exec", self.pod, f"--namespace={HOME}", "--", "python3", "-c", program, *arguments)
 
+    def ask(self, url: str, *requests: tuple[str, Any]) -> list[tuple[int, str, str]]:
+        """Send requests, each a path and a body, or None for a GET; each answer is status, content type and text."""
+        out = self.python(_ASK, url, json.dumps(requests))
+        return [tuple(json.loads(line)) for line in out.splitlines()]
+
     @contextmanager
     def asking(self, url: str) -> Iterator[dict[str, int]]:
         """Ask again and again, each time over a new connection; afterwards the dict counts the answers by what they
@@ -143,6 +148,13 @@ class Client:
                 assert process.returncode == 0, errors
                 answers.update(json.loads(out))
 
+
+_ASK = """
+import httpx, json, sys
+for path, body in json.loads(sys.argv[2]):
+    answer = httpx.request("POST" if body is not None else "GET", sys.argv[1] + path, json=body, timeout=60)
+    print(json.dumps([answer.status_code, answer.headers.get("content-type", ""), answer.text[:3000]]))
+"""
 
 _ASK_UNTIL_STDIN_ENDS = """
 import collections, http.client, json, select, sys, urllib.parse

@@ -1,5 +1,5 @@
 """Requests from a pod inside the cluster, each told in the end: what was answered, by which revision, and whether it is
-what the stand-in engine answers to this prompt."""
+what the stand-in engine answers to this prompt, or as long as a real engine's answer must be."""
 
 import json
 import os
@@ -22,11 +22,14 @@ class Load:
 
     Args:
         ids: Prefix of the ids; every request has one of its own.
+        count: How many; 0 stands for as many as there is time for, until the body of `sending` ends.
         workers: Connections that are open at once.
         pause_s: Seconds between the beginnings of two workers.
         gap_s: Seconds between two requests of a worker.
         retry_s: Seconds in which a request that could not be sent at all, because the connection was refused, is tried
             anew: no client gives up at the first refusal.
+        is_noise: A real engine answers, with text of a model of random weights. Its stream is whole when the engine says
+            in the end that it has sent as many tokens as were asked for.
     """
 
     url: str
@@ -41,6 +44,7 @@ class Load:
     timeout_s: float = 120.0
     path: str = "/v1/chat/completions"
     model: str
+    is_noise: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -97,7 +101,7 @@ import http.client, json, queue, sys, threading, time, urllib.parse, zlib
 load = json.loads(sys.argv[1])
 host = urllib.parse.urlsplit(load["url"]).netloc
 todo, told = queue.SimpleQueue(), queue.SimpleQueue()
-for i in range(load["count"]):
+for i in range(load["count"] or 100_000):
     todo.put(f'{load["ids"]}-{i}')
 
 def expected(id_):
@@ -112,6 +116,8 @@ def frames(answer):
 def ask(id_, out):
     body = {"messages": [{"role": "user", "content": id_}], "max_tokens": load["tokens"], "user": id_}
     body |= {"stream": load["stream"]} | {"model": load["model"]}
+    if load["is_noise"]:
+        body |= {"temperature": 0, "stream_options": {"include_usage": True}}
     connection = http.client.HTTPConnection(host, timeout=load["timeout_s"])
     try:
         connection.connect()
@@ -135,15 +141,23 @@ def ask(id_, out):
             if "error" in frame:
                 out["body"] = json.dumps(frame)[:300]
                 return "cut"
+            out["usage"] = (frame.get("usage") or {}).get("completion_tokens")
             got += [c["delta"]["content"] for c in frame.get("choices", ()) if c["delta"].get("content")]
     else:
         got = json.loads(answer.read())["choices"][0]["message"]["content"]
         got, ended = [" " + word for word in got.split()], True
     out["tokens"] = len(got)
-    return "whole" if ended and got == expected(id_) else "cut"
+    is_whole = out["usage"] == load["tokens"] if load["is_noise"] else got == expected(id_)
+    return "whole" if ended and is_whole else "cut"
+
+over = threading.Event()
+
+def wait_for_the_end():
+    sys.stdin.read()
+    over.set()
 
 def work():
-    while True:
+    while not over.is_set():
         try:
             id_ = todo.get_nowait()
         except queue.Empty:
@@ -164,6 +178,8 @@ def work():
         time.sleep(load["gap_s"])
 
 print("sending", flush=True)
+if load["count"] == 0:
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 threads = [threading.Thread(target=work) for _ in range(load["workers"])]
 for thread in threads:
     thread.start()

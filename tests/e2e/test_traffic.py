@@ -18,19 +18,6 @@ from tests.e2e.processes import kill_all_nine
 #: Seconds after which nothing may be felt of a killed gateway or router.
 RECOVERY_S = 15
 
-_POST = """
-import httpx, json, sys
-for path, body in json.loads(sys.argv[2]):
-    answer = httpx.request("POST" if body is not None else "GET", sys.argv[1] + path, json=body, timeout=60)
-    print(json.dumps([answer.status_code, answer.headers.get("content-type", ""), answer.text[:3000]]))
-"""
-
-
-def ask(client: Client, url: str, *requests: tuple[str, Any]) -> list[tuple[int, str, str]]:
-    """Send requests from the client's pod: path, and body or None for a GET."""
-    out = client.python(_POST, url, json.dumps(requests))
-    return [tuple(json.loads(line)) for line in out.splitlines()]
-
 
 @pytest.fixture(scope="module")
 def flow(home: Namespace, installed: Installed) -> Namespace:
@@ -72,7 +59,7 @@ def test_completions_and_chats_are_answered_by_the_real_engine(home: Namespace, 
     chat = {"model": good, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
     completion = {"model": good, "prompt": "Hello", "max_tokens": 4}
 
-    answers = ask(client, url, ("/v1/chat/completions", chat), ("/v1/completions", completion), ("/v1/models", None))
+    answers = client.ask(url, ("/v1/chat/completions", chat), ("/v1/completions", completion), ("/v1/models", None))
 
     assert [status for status, _, _ in answers] == [200, 200, 200], answers
     assert json.loads(answers[0][2])["choices"][0]["message"]["role"] == "assistant"
@@ -82,7 +69,7 @@ def test_completions_and_chats_are_answered_by_the_real_engine(home: Namespace, 
 
 def test_a_model_of_embeddings_is_proven_and_answers(flow: Namespace, client: Client) -> None:
     url = flow.wait_until_ready("vectors")["status"]["url"]
-    [(status, _, text)] = ask(client, url, ("/v1/embeddings", {"model": "vectors", "input": "Hello"}))
+    [(status, _, text)] = client.ask(url, ("/v1/embeddings", {"model": "vectors", "input": "Hello"}))
     assert status == 200
     assert len(json.loads(text)["data"][0]["embedding"]) > 8
 
@@ -90,7 +77,7 @@ def test_a_model_of_embeddings_is_proven_and_answers(flow: Namespace, client: Cl
 def test_a_model_that_reranks_is_proven_and_answers(flow: Namespace, client: Client) -> None:
     url = flow.wait_until_ready("ranks")["status"]["url"]
     body = {"model": "ranks", "query": "Hello", "documents": ["Hello you", "what is it", "bye"]}
-    [(status, _, text)] = ask(client, url, ("/v1/rerank", body))
+    [(status, _, text)] = client.ask(url, ("/v1/rerank", body))
     assert status == 200
     assert sorted(result["index"] for result in json.loads(text)["results"]) == [0, 1, 2]
 
@@ -130,7 +117,7 @@ def test_each_policy_chooses_as_it_says(flow: Namespace, installed: Installed, c
 )  # fmt: skip
 def test_other_paths_are_not_found(home: Namespace, client: Client, good: str, path: str) -> None:
     url = home.service(good)["status"]["url"]
-    for status, kind, text in ask(client, url, (path, {}), (path, None)):
+    for status, kind, text in client.ask(url, (path, {}), (path, None)):
         assert (status, kind) == (404, "application/json"), text
         assert json.loads(text)["error"]["type"] == "invalid_request_error"
 
