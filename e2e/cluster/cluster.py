@@ -48,6 +48,8 @@ _SHARED_FOLDERS = tuple(
         "/var/log/containers",
     )
 )
+#: Bytes of an image that takes minutes to load.
+_LARGE = 10**9
 #: Set by the kubelet for the whole machine; a test cluster must not change how the machine treats a kernel fault.
 _KERNEL_SETTINGS = tuple(
     Path("/proc/sys") / name
@@ -154,7 +156,7 @@ class Cluster:
         present = self._ctr("images", "list", "--quiet").split()
         for image in loaded:
             if image.reference not in present:
-                with step(f"loading {image.reference}"):
+                with step(f"loading {image.reference}", slow=image.archive.stat().st_size > _LARGE):
                     self._ctr("images", "import", str(image.archive))
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:

