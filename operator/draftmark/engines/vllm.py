@@ -16,7 +16,8 @@ Traps that this file exists for:
 - Workers of several GPUs, and a KV cache that leaves the GPU, live in /dev/shm, of which a container has 64 MB.
 - A Service called `vllm` would set VLLM_PORT; pods of this operator get no such variables (enableServiceLinks: false).
 - argparse takes the beginning of a flag for the flag, and dotted keys for JSON: the check of arguments knows both.
-- On CPU the KV cache takes half of the node's memory, not of the container's, unless its size is said.
+- On CPU the KV cache takes half of the node's memory, not of the container's, unless its size is said. The worker binds
+  its memory to a node of the machine, which a pod of restricted security may not: it warns and goes on.
 """
 
 import json
