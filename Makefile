@@ -6,7 +6,7 @@ export UV_NO_PROGRESS ?= 1
 VLLM_LEFT_OUT := $(addprefix --no-emit-package ,torchaudio torchcodec triton cuda-bindings cuda-pathfinder cuda-toolkit)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test unit integration e2e generate verify bench images demo demo-down lock clean
+.PHONY: help setup check test unit integration e2e e2e-vllm generate verify bench images demo demo-down lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ integration: setup ## Tests against a real etcd, kube-apiserver and controller-m
 
 e2e: setup ## Tests on a whole one-node cluster, with the chart and real engines
 	$(PY) -m pytest -m e2e
+
+e2e-vllm: setup ## Tests with real vLLM on CPU; not part of `make test`
+	$(PY) -m pytest tests/e2e_vllm
 
 test: check ## Everything that CI runs
 	$(PY) -m e2e.prepare

@@ -1,0 +1,183 @@
+"""Real vLLM on CPU, in a cluster of this checkout's own, behind the gateway and the router.
+
+No plain run of pytest comes here (norecursedirs): the image has gigabytes, and every start of the engine takes minutes.
+`make e2e-vllm` names the folder.
+"""
+
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from draftmark.api import names
+from e2e import tiny_llama
+from e2e.cluster import images
+from e2e.cluster.choose import Target
+from e2e.cluster.progress import step
+from e2e.tools import Tools, client_pod, deliver, install, restricted_namespace
+from tests.e2e.api import Json, Namespace, eventually, proxied
+from tests.e2e.installed import HOME, Client, Installed
+from tests.e2e.run import add_diagnosis, measured_lines, own_cluster, print_measured, speaking
+
+HERE: Final = Path(__file__).parent
+#: What is installed in the image: images/vllm-cpu/requirements.in.
+VERSION: Final = "0.32.0"
+#: Seconds for the body of a test, in which the engine may have to start twice.
+TEST_TIMEOUT_S: Final = 1200
+#: Seconds for one start on two cores that others use as well.
+START_S: Final = 420
+#: The service that most tests use.
+PLAIN: Final = "plain"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.e2e_vllm)
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S, func_only=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    add_diagnosis(item, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    print_measured(terminalreporter)
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest) -> list[str]:
+    """Lines for the end of the run."""
+    return measured_lines(request.config)
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    """The cluster."""
+    with own_cluster(request) as chosen:
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def vllm(target: Target, request: pytest.FixtureRequest, measured: list[str]) -> str:
+    """Reference of the image, on the node."""
+    with speaking(request):
+        image = images.vllm_cpu()
+        began = time.monotonic()
+        reference = target.deliver("vllm-cpu")
+    measured.append(f"image: {image.archive.stat().st_size / 1e9:.2f} GB, loaded in {time.monotonic() - began:.0f} s")
+    return reference
+
+
+@pytest.fixture(scope="session")
+def installed(target: Target, vllm: str, request: pytest.FixtureRequest) -> Iterator[Installed]:
+    """The chart, and the tiny model with its adapter as an image."""
+    tools = Tools(target.kubeconfig)
+    with speaking(request):
+        delivered = deliver(target)
+        model = target.bring(model_image())
+        with step("helm upgrade --install", slow=True):
+            install(tools, delivered)
+    with proxied(target.kubeconfig) as api:
+        yield Installed(
+            target,
+            tools,
+            api,
+            delivered.operator,
+            delivered.llama_cpp,
+            standin="",
+            image_uri=f"oci://{model}#tiny-llama",
+            model_folder="",
+        )
+
+
+def model_image() -> images.Image:
+    """`tiny-llama` and `adapter`, as an image for image volumes."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tiny_llama.write(root / "tiny-llama")
+        tiny_llama.write_adapter(root / "adapter")
+        files = {str(file.relative_to(root)): file for file in sorted(root.rglob("*")) if file.is_file()}
+        return images.scratch("tiny-llama", files, entrypoint=[])
+
+
+def vllm_service(installed: Installed, image: str, name: str, **spec: Any) -> Json:
+    """A service of the tiny model.
+
+    Args:
+        spec: Parts of the spec.
+    """
+    resources = {"requests": {"cpu": "50m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}}
+    engine = {"name": "vllm", "version": VERSION, "image": image, "resources": resources, **spec.pop("engine", {})}
+    model = {"uri": installed.image_uri, "maxContextLength": 16384, **spec.pop("model", {})}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name},
+        "spec": {
+            "model": model,
+            "engine": engine,
+            "workload": {"concurrency": 8},
+            "traffic": {"requestTimeout": "3m", "queueTimeout": "20s"},
+            **spec,
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def home(installed: Installed) -> Namespace:
+    """The namespace of the services: of restricted security."""
+    installed.tools.apply(restricted_namespace(HOME))
+    return Namespace(HOME, installed.api, installed.tools)
+
+
+@pytest.fixture(scope="session")
+def client(installed: Installed, home: Namespace) -> Client:
+    """The pod `client`, running."""
+    wait = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()"
+    installed.tools.apply(client_pod("client", HOME, installed.operator, ["python3", "-c", wait]))
+    installed.tools.kubectl("wait", "pod/client", f"--namespace={HOME}", "--for=condition=Ready", "--timeout=60s")
+    return Client(installed.tools, "client")
+
+
+@pytest.fixture(scope="session")
+def started(
+    home: Namespace,
+    installed: Installed,
+    client: Client,
+    vllm: str,
+    measured: list[str],
+    request: pytest.FixtureRequest,
+) -> Namespace:
+    """The namespace with `PLAIN`, ready."""
+    began = time.monotonic()
+    home.apply(vllm_service(installed, vllm, PLAIN))
+    with speaking(request), step("starting vLLM", slow=True):
+        home.wait_until_ready(PLAIN, within_s=START_S)
+    measured.append(f"vLLM {VERSION} from apply to Ready: {time.monotonic() - began:.0f} s")
+    measured.append(f"  of that, {seconds_to_ready(home.pods(PLAIN)[0])} s from the container's start to readiness")
+    return home
+
+
+@pytest.fixture
+def plain(started: Namespace) -> Namespace:
+    """The namespace with `PLAIN`, settled."""
+    eventually("plain is Ready", lambda: started.is_ready(PLAIN), within_s=START_S)
+    return started
+
+
+def seconds_to_ready(pod: Json) -> int:
+    """Seconds from the start of a pod's container until it was ready."""
+    [container] = pod["status"]["containerStatuses"]
+    [ready] = [c for c in pod["status"]["conditions"] if c["type"] == "Ready"]
+    times = (ready["lastTransitionTime"], container["state"]["running"]["startedAt"])
+    until, since = (datetime.fromisoformat(text) for text in times)
+    return round((until - since).total_seconds())
