@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from draftmark.cluster.errors import TooManyRequests
-from draftmark.controller.queue import Priority, WorkQueue
+from draftmark.controller.queue import Priority, TryAgain, WorkQueue
 
 
 @asynccontextmanager
@@ -295,3 +295,19 @@ def test_the_last_change_of_a_key_is_always_worked_on(
             await until(lambda: done == changes)
 
     asyncio.run(play())
+
+
+async def test_whoever_tries_again_waits_as_long_as_the_api_server_asks() -> None:
+    queue, seen = WorkQueue[str](), list[float]()
+
+    async def handle(key: str) -> None:
+        seen.append(asyncio.get_running_loop().time())
+        if len(seen) == 1:
+            raise TryAgain("a child could not be written", 0.3)
+
+    task = asyncio.create_task(queue.run(handle, 1))
+    queue.add("a")
+    await until(lambda: len(seen) == 2, within_s=10)
+    await queue.drain(0.1)
+    await asyncio.wait_for(task, 1)
+    assert seen[1] - seen[0] >= 0.3

@@ -1,0 +1,47 @@
+"""A status that cannot be written now is not one that nobody wants any more."""
+
+import pytest
+
+from draftmark.cluster.client import ApiClient
+from draftmark.cluster.credentials import Credentials
+from draftmark.cluster.errors import Conflict
+from draftmark.cluster.kinds import INFERENCE_SERVICES
+from draftmark.controller.writing import write_status
+from tests.controller.conftest import Json, service
+from tests.fake_api import FakeApi, fake_api
+from tests.specs import T0
+
+__all__ = ["fake_api"]
+
+STATUS: Json = {"observedGeneration": 1, "conditions": []}
+
+
+async def write(api: FakeApi, item: Json) -> Json | None:
+    async with ApiClient(Credentials.plain(api.url)) as client:
+        found = await write_status(client, INFERENCE_SERVICES, item, STATUS, T0)
+        return dict(found) if found is not None else None
+
+
+async def test_it_is_written_once(fake_api: FakeApi) -> None:
+    item = fake_api.add(INFERENCE_SERVICES, service())
+    written = await write(fake_api, item)
+    assert written is not None
+    assert written["status"] == STATUS
+    assert await write(fake_api, written) == written
+    assert fake_api.count("patch", INFERENCE_SERVICES) == 1
+
+
+async def test_a_conflict_of_an_object_that_is_there_is_tried_again(fake_api: FakeApi) -> None:
+    item = fake_api.add(INFERENCE_SERVICES, service())
+    fake_api.fault(verb="patch", kind=INFERENCE_SERVICES, times=1, status=409, reason="Conflict", message="busy")
+    with pytest.raises(Conflict):
+        await write(fake_api, item)
+
+
+async def test_an_object_that_is_gone_or_another_one_wants_no_status(fake_api: FakeApi) -> None:
+    item = fake_api.add(INFERENCE_SERVICES, service())
+    fake_api.remove(INFERENCE_SERVICES, "llama")
+    assert await write(fake_api, item) is None
+    fake_api.add(INFERENCE_SERVICES, service())
+    fake_api.fault(verb="patch", kind=INFERENCE_SERVICES, times=1, status=409, reason="Conflict", message="uid")
+    assert await write(fake_api, item) is None
