@@ -10,6 +10,7 @@ import pytest
 from draftmark.api import names
 from draftmark.cluster.kinds import MODEL_GATEWAYS, PODS
 from e2e.models import URI
+from e2e.tools import RESOURCE
 from tests.e2e.api import Json, Namespace, eventually, restarts
 from tests.e2e.flow import standin_service, times_seen
 from tests.e2e.installed import Client, Installed, make_namespace
@@ -91,6 +92,9 @@ def space(installed: Installed) -> Iterator[Namespace]:
     namespace.wait_until_ready("right")
     wait_until_listed(namespace, "left", RIGHT)
     yield namespace
+    # First what the operator looks after: it would be written to as long as the namespace waits for its pods to drain.
+    for kind in (RESOURCE, "modelgateways.draftmark.dev"):
+        installed.tools.kubectl("delete", kind, "--all", "--namespace=one-url")
     installed.tools.kubectl("delete", "namespace", "one-url", "--wait=false")
 
 
