@@ -14,7 +14,7 @@ from typing import Any, Final, assert_never
 
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
-from draftmark.decide import decide
+from draftmark.decide import OWNED_KINDS, decide
 from draftmark.decision import Decision, Manifest, ObjectRef
 from draftmark.observation import GatewayState, Observation, Proof
 from draftmark.status import differs, make_status
@@ -82,7 +82,7 @@ class World:
         return {r: t.weight for r, t in state.revisions.items()} if state is not None else {}
 
     def observe(self) -> Observation:
-        kinds = sorted({kind for kind, _ in self.children})
+        kinds = sorted({*OWNED_KINDS, *(kind for kind, _ in self.children)})
         pods = [p for (kind, _), d in self.children.items() if kind == "Deployment" for p in self._pods_of(d)]
         by_role = {role: tuple(p for p in pods if role_of(p) == role) for role in ("engine", "router", "gateway")}
         return Observation(

@@ -1,6 +1,7 @@
 """Whole decisions, and whole runs of them."""
 
 import re
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
@@ -536,7 +537,7 @@ def test_clients_move_to_the_gateway_once_it_has_answered() -> None:
 
 
 def test_clients_stay_with_the_engines_while_the_gateway_does_not_answer() -> None:
-    world = simulate(of_an_older_version(), Reconcile(), Time())
+    world = simulate(of_an_older_version(), Reconcile(), Reconcile(), Time())
     seen = heard(world)
     assert decide(seen, world.now).prove is not None
     failed = replace(seen, proof=Proof(revision="ea525689", problem="503", at=world.now, failures=3))
@@ -587,6 +588,37 @@ def test_a_router_whose_pin_is_damaged_is_made_anew(damage: str) -> None:
             deployment["metadata"]["annotations"]["draftmark.dev/pinned"] = damage
     damaged = replace(seen, children={**seen.children, "Deployment": tuple(live)})
     assert decide(damaged, T0).desired == decide(seen, T0).desired
+
+
+def accounts(seen: Observation, *uids: str) -> Observation:
+    """The routers' ServiceAccount as there is none, or as it has this uid."""
+    account = {"metadata": {"name": names.router_account_name(NAME), "uid": "".join(uids)}}
+    return replace(seen, children={**seen.children, "ServiceAccount": (account,) if uids else ()})
+
+
+def started_for(desired: Sequence[Mapping[str, Any]]) -> str | None:
+    """The account that the router's pods start for; an error when no router is to start."""
+    [router] = of_role(desired, names.ROLE_ROUTER).values()
+    found: str | None = router["spec"]["template"]["metadata"]["annotations"].get("draftmark.dev/account")
+    return found
+
+
+def test_a_router_starts_when_its_account_is_there() -> None:
+    first = decide(accounts(observation()), T0).desired
+    assert "ServiceAccount tiny-router" in {f"{m['kind']} {m['metadata']['name']}" for m in first}
+    assert of_role(first, names.ROLE_ROUTER) == {}
+    assert started_for(decide(accounts(observation(), "one"), T0).desired) == "one"
+    unread = replace(accounts(observation()), unread={"ServiceAccount": "forbidden"})
+    assert started_for(decide(unread, T0).desired) is None, "it must not wait for what cannot be seen"
+
+
+def test_a_routers_pods_are_replaced_with_its_account_and_never_else() -> None:
+    seen = simulate(empty_world(spec()), Rest()).observe()
+    [router] = of_role(seen.owned("Deployment"), names.ROLE_ROUTER).values()
+    assert started_for(decide(seen, T0).desired) == started_for([router]) is not None
+    # Deleted, it is made anew, and what runs goes on until then.
+    assert started_for(decide(accounts(seen), T0).desired) == started_for([router])
+    assert started_for(decide(accounts(seen, "another"), T0).desired) == "another"
 
 
 def test_a_gateway_follows_the_administrator_at_once() -> None:

@@ -21,6 +21,7 @@ from draftmark.decision import RevisionReport, Suggestion
 from draftmark.facts.pods import is_ready
 from draftmark.observation import Observation, Proof
 from draftmark.plan import Layout, Plan, Reason, Unplannable
+from draftmark.running import pods_of
 from draftmark.status import Transition, differs, make_status, transitions
 from tests.simulation import CRASHES, HANGS, Edit, Reconcile, Rest, Time, empty_world, simulate
 from tests.specs import (
@@ -103,6 +104,13 @@ def broken(role: str, *, seen: Observation | None = None) -> Observation:
     return replace(seen, router_pods=pods) if role == "router" else replace(seen, gateway_pods=pods, gateways={})
 
 
+def without_a_router() -> Observation:
+    """In the middle of a rollout the new revision's router is lost; the old one's takes requests."""
+    wanted = {**OTHER, "replicas": 2}
+    seen = simulate(empty_world(spec(replicas=2)), Rest(), Edit(wanted), Reconcile(), Time(), Reconcile()).observe()
+    return replace(seen, router_pods=tuple(pods_of(seen.router_pods, revision())))
+
+
 #: Of the observations here.
 GATEWAYS = frozenset(p["metadata"]["name"] for p in running().gateway_pods)
 
@@ -183,6 +191,12 @@ SITUATIONS = [
     Situation(name="the router's image is missing", seen=broken("router"), available="True PodsReady",
               progressing="False Complete", ready="False RouterNotReady", kstatus="Stalled",
               told=("'tiny-router-ea525689'", "manifest unknown")),
+    Situation(name="the only router is gone", seen=replace(proven(), router_pods=()), available="False RouterNotReady",
+              progressing="False Complete", ready="False RouterNotReady", kstatus="Reconciling", told=("'tiny-router-ea525689'",)),
+    Situation(name="the only router's image is missing", seen=broken("router", seen=proven()), available="False RouterNotReady",
+              progressing="False Complete", ready="False RouterNotReady", kstatus="Stalled", told=("manifest unknown",)),
+    Situation(name="one of two routers that take requests is gone", seen=without_a_router(), available="True PodsReady",
+              progressing="True RollingOut", ready="True Serving", kstatus="Reconciling"),
     Situation(name="the gateway tells nothing, unproven", seen=replace(with_pods(ready_pod(revision()), ready=1), gateways={}, silent_gateways=GATEWAYS),
               available="True PodsReady", progressing="True GatewayUnreachable", ready="False GatewayUnreachable", kstatus="Reconciling",
               told=("1 of 1 gateway pods", "port 8081", "network policies")),

@@ -5,7 +5,7 @@ from draftmark.api.conditions import Obstacle
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import is_ready, worst_problem
 from draftmark.observation import Observation
-from draftmark.running import has_ready, pods_of
+from draftmark.running import has_ready, pods_of, routers_by_revision
 
 
 def is_moved(decision: Decision) -> bool:
@@ -30,6 +30,11 @@ def no_router(seen: Observation, decision: Decision, revision: str) -> Obstacle 
     """Why the current revision's engines are not reached although they are ready."""
     if decision.plan is not None and not decision.plan.is_routed:
         return None
+    return no_ready_router(seen, revision)
+
+
+def no_ready_router(seen: Observation, revision: str) -> Obstacle | None:
+    """Why a revision's router takes no requests; None: it does."""
     routers = pods_of(seen.router_pods, revision)
     if has_ready(routers):
         return None
@@ -40,6 +45,17 @@ def no_router(seen: Observation, decision: Decision, revision: str) -> Obstacle 
         message=f"The router '{names.router_name(seen.name, revision)}' is not ready.{why}",
         needs_human=problem is not None and problem.needs_human,
     )
+
+
+def cut_off(seen: Observation, decision: Decision) -> Obstacle | None:
+    """Why clients reach no engine although some are ready; None: there is a way."""
+    if (gateway := no_gateway(seen)) is not None:
+        return gateway
+    routers = routers_by_revision(seen)
+    serving = [r.hash for r in decision.revisions if r.weight]
+    # A revision without a router's Deployment is reached without one, or gets it now.
+    ways = [no_ready_router(seen, revision) if revision in routers else None for revision in serving]
+    return next(iter(ways), None) if all(ways) else None
 
 
 def not_heard(seen: Observation) -> Obstacle | None:

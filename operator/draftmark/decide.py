@@ -29,11 +29,12 @@ from draftmark.render.gateway_config import Backend, GatewayConfig, GatewayFiles
 from draftmark.render.metadata import Place
 from draftmark.render.network import render_network_policies
 from draftmark.render.router import (
+    account_of,
     asked,
     pinned_template,
-    render_direct_service,
     render_router,
     render_router_access,
+    render_router_service,
     render_router_template,
 )
 from draftmark.render.traffic import render_service
@@ -52,6 +53,7 @@ from draftmark.running import (
     live_gateways,
     pods_of,
     ready_replicas,
+    router_account,
     router_address,
     routers_by_revision,
     see_gateways,
@@ -318,18 +320,33 @@ def _engines(place: Place, parts: Sequence[_Part]) -> list[Manifest]:
 
 
 def _routers(seen: Observation, place: Place, parts: Sequence[_Part], traffic: Traffic) -> list[Manifest]:
-    live = routers_by_revision(seen)
     manifests: list[Manifest] = []
     for p in parts:
-        if not p.is_routed:
-            manifests.append(render_direct_service(place, revision=p.step.hash))
-            continue
-        wanted = asked(p.step.hash, traffic)
-        template = pinned_template(live.get(p.step.hash), wanted) or render_router_template(
-            place, revision=p.step.hash, traffic=traffic, engine_port=p.port, defaults=seen.defaults
-        )
-        manifests += render_router(place, revision=p.step.hash, wanted=wanted, pod_template=template)
+        router = _router(seen, place, p, traffic) if p.is_routed else None
+        service = render_router_service(place, revision=p.step.hash, is_routed=p.is_routed)
+        manifests += [service] if router is None else [router, service]
     return manifests
+
+
+def _router(seen: Observation, place: Place, part: _Part, traffic: Traffic) -> Manifest | None:
+    """Deployment of a revision's router, or None while it must not start yet."""
+    running = routers_by_revision(seen).get(part.step.hash)
+    account = router_account(seen)
+    is_account_due = "ServiceAccount" in seen.children and "ServiceAccount" not in seen.unread
+    if running is None and account is None and is_account_due:
+        # A pod keeps the token of the account that it started with, so it starts when that account is there.
+        return None
+    wanted = asked(part.step.hash, traffic)
+    template = pinned_template(running, wanted) or render_router_template(
+        place, revision=part.step.hash, traffic=traffic, engine_port=part.port, defaults=seen.defaults
+    )
+    return render_router(
+        place,
+        revision=part.step.hash,
+        wanted=wanted,
+        pod_template=template,
+        account=account or account_of(running),
+    )
 
 
 def _gateway_config(

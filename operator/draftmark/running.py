@@ -138,3 +138,10 @@ def router_address(seen: Observation, revision: str) -> str | None:
     """The cluster IP of a router's Service, or None before it has one."""
     name = names.router_name(seen.name, revision)
     return cluster_ip(next((s for s in seen.owned("Service") if s["metadata"]["name"] == name), None))
+
+
+def router_account(seen: Observation) -> str | None:
+    """uid of the routers' ServiceAccount, or None before it is there."""
+    name = names.router_account_name(seen.name)
+    found = (a["metadata"] for a in seen.owned("ServiceAccount") if a["metadata"]["name"] == name)
+    return next((str(a["uid"]) for a in found if a.get("uid") and not a.get("deletionTimestamp")), None)

@@ -25,7 +25,7 @@ from draftmark.api.conditions import (
     write_conditions,
 )
 from draftmark.api.times import write_time
-from draftmark.data_path import is_moved, no_gateway, not_heard, unproven
+from draftmark.data_path import cut_off, is_moved, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
 from draftmark.observation import Json, Observation
@@ -257,7 +257,7 @@ def _available(seen: Observation, decision: Decision) -> Condition:
 
 def _cut_off(seen: Observation, decision: Decision) -> Obstacle | None:
     """Why clients reach nothing although engines are ready."""
-    return no_gateway(seen) if is_moved(decision) and not decision.is_paused else None
+    return cut_off(seen, decision) if is_moved(decision) and not decision.is_paused else None
 
 
 def _pods(count: int) -> str:

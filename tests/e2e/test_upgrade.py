@@ -35,7 +35,10 @@ def test_a_service_of_0_1_0_moves_to_its_gateway_without_a_lost_request(
         within_s=40,
     )
     lives = home.pod_lives(NAME)
-    load = Load(url=f"http://{NAME}.{HOME}.svc", model=NAME, ids="veteran", count=800, workers=4, tokens=2, gap_s=0.1)
+    url = f"http://{NAME}.{HOME}.svc"
+    # The node's proxy may know of the pods a moment later than their Deployment.
+    eventually("they are reached", lambda: _is_reached(client, url), within_s=20)
+    load = Load(url=url, model=NAME, ids="veteran", count=800, workers=4, tokens=2, gap_s=0.1)
     with sending(installed.tools, load) as told:
         time.sleep(2)
         began = time.monotonic()
@@ -49,6 +52,13 @@ def test_a_service_of_0_1_0_moves_to_its_gateway_without_a_lost_request(
     home.wait_until_settled(NAME)
     assert home.pod_lives(NAME) == lives
     assert "suggestion" in home.service(NAME)["status"]["plan"]  # the longer drain of this version is offered
+
+
+def _is_reached(client: Client, url: str) -> bool:
+    try:
+        return client.ask(url, ("/v1/models", None))[0][0] == 200
+    except RuntimeError:
+        return False
 
 
 def _role(home: Namespace) -> str:

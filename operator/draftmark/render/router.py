@@ -21,6 +21,9 @@ DEFAULT_IMAGE: Final = "docker.io/lightseekorg/smg:1.13.0"
 #: What the user asked for when the template was pinned, as a hash; and the template.
 ANNOTATION_ASKED: Final = f"{names.GROUP}/asked"
 ANNOTATION_PINNED: Final = f"{names.GROUP}/pinned"
+#: uid of the ServiceAccount that the pods were started with. A token is worth nothing once its account was deleted, also
+#: when there is a new one of that name, and the kubelet renews it only after 48 minutes.
+ANNOTATION_ACCOUNT: Final = f"{names.GROUP}/account"
 
 #: The ClusterRole (or, where the operator has no cluster-wide rights, the Role) of the chart: pods get, list, watch.
 ROLE: Final = "draftmark-router"
@@ -133,37 +136,49 @@ def pinned_template(deployment: Mapping[str, Any] | None, wanted: str) -> Mappin
     return template if is_whole and isinstance(template.get("metadata"), dict) else None
 
 
-def render_direct_service(place: Place, *, revision: str) -> dict[str, Any]:
-    """A Service in the place of a router's, for a revision whose requests need none."""
+def account_of(deployment: Mapping[str, Any] | None) -> str | None:
+    """uid of the ServiceAccount that a router's Deployment starts its pods for, or None."""
+    template = ((deployment or {}).get("spec") or {}).get("template") or {}
+    found = ((template.get("metadata") or {}).get("annotations") or {}).get(ANNOTATION_ACCOUNT)
+    return str(found) if found else None
+
+
+def render_router_service(place: Place, *, revision: str, is_routed: bool) -> dict[str, Any]:
+    """The Service of a revision's router; of its engines, when its requests need no router."""
     name, label = names.router_name(place.service, revision), {names.LABEL_REVISION: revision}
-    selector = {**names.selector_labels(place.service), **label}
+    role = names.ROLE_ROUTER if is_routed else names.ROLE_ENGINE
+    selector = {**names.selector_labels(place.service, role), **label}
     fields = place.fields(name, names.ROLE_ROUTER, **label)
     return render("router/service.yaml.j2", **fields, selector=selector, port=names.ROUTER_PORT)
 
 
-def render_router(place: Place, *, revision: str, wanted: str, pod_template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Deployment and Service of one revision's router.
+def render_router(
+    place: Place, *, revision: str, wanted: str, pod_template: Mapping[str, Any], account: str | None
+) -> dict[str, Any]:
+    """Deployment of one revision's router.
 
     Args:
         wanted: As `asked` says.
         pod_template: Pinned, or as `render_router_template` makes it.
+        account: uid of the ServiceAccount that its pods start with. Pods are replaced when it changes.
     """
     name = names.router_name(place.service, revision)
     label = {names.LABEL_REVISION: revision}
     fields = place.fields(name, names.ROLE_ROUTER, **label)
     selector = {**names.selector_labels(place.service, names.ROLE_ROUTER), **label}
     pinned = json.dumps(pod_template, sort_keys=True, separators=(",", ":"))
-    return [
-        render(
-            "router/deployment.yaml.j2",
-            **fields,
-            annotations={ANNOTATION_ASKED: wanted, ANNOTATION_PINNED: pinned},
-            replicas=REPLICAS,
-            selector=selector,
-            pod_template=pod_template,
-        ),
-        render("router/service.yaml.j2", **fields, selector=selector, port=names.ROUTER_PORT),
-    ]
+    if account is not None:
+        metadata = pod_template["metadata"]
+        annotations = {**(metadata.get("annotations") or {}), ANNOTATION_ACCOUNT: account}
+        pod_template = {**pod_template, "metadata": {**metadata, "annotations": annotations}}
+    return render(
+        "router/deployment.yaml.j2",
+        **fields,
+        annotations={ANNOTATION_ASKED: wanted, ANNOTATION_PINNED: pinned},
+        replicas=REPLICAS,
+        selector=selector,
+        pod_template=pod_template,
+    )
 
 
 def render_router_access(place: Place, defaults: Defaults) -> list[dict[str, Any]]:
