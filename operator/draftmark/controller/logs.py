@@ -33,10 +33,21 @@ class TextFormatter(logging.Formatter):
         return f"{line} {extra}".rstrip()
 
 
+def lower_retries(record: logging.LogRecord) -> bool:
+    """Tell what kopf tries again as a warning, and keep every record.
+
+    kopf calls a request's first failure an error, also the 429 of an API server that has just heard of our kinds.
+    """
+    if record.levelno == logging.ERROR and record.name.startswith("kopf.") and "; will retry: " in record.getMessage():
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+    return True
+
+
 def set_up_logging(level: int, *, as_json: bool) -> None:
     """Send all log lines to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.addFilter(lower_retries)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # kopf tells every handled event at INFO.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
