@@ -39,9 +39,15 @@ def seen(*states: GatewayState | None, **more: Any) -> Observation:
 
 NOTHING = GatewaysSeen()
 CLOSED = GatewaysSeen(closed=frozenset({OLD}))
-SETTLED = GatewaysSeen(closed=frozenset({OLD}), are_settled=True)
-EMPTY = GatewaysSeen(closed=frozenset({OLD}), empty=frozenset({OLD}), are_settled=True)
-OPEN = GatewaysSeen(are_settled=True)
+
+
+def closed(settles_in_s: float) -> GatewaysSeen:
+    return replace(CLOSED, settles_in=timedelta(seconds=settles_in_s))
+
+
+SETTLED = GatewaysSeen(closed=frozenset({OLD}), settles_in=timedelta(0))
+EMPTY = GatewaysSeen(closed=frozenset({OLD}), empty=frozenset({OLD}), settles_in=timedelta(0))
+OPEN = GatewaysSeen(settles_in=timedelta(0))
 
 CASES = {
     "nobody": (seen(), NOTHING),
@@ -52,8 +58,8 @@ CASES = {
     "something waits in one of two": (seen(state(), state(old=(0, 1))), SETTLED),
     "one of two did not answer": (seen(state(), None), NOTHING),
     "one of two answered long ago": (seen(state(), state(age_s=11)), NOTHING),
-    "just reloaded": (seen(state(config_age_s=29)), CLOSED),
-    "one of two just reloaded": (seen(state(), state(config_age_s=1)), CLOSED),
+    "just reloaded": (seen(state(config_age_s=29)), closed(1)),
+    "one of two just reloaded": (seen(state(), state(config_age_s=1)), closed(29)),
     "reloaded long enough ago": (seen(state(config_age_s=30)), EMPTY),
     "forgot the old one": (seen(state(old=None), state()), CLOSED),
     "a reload is still to come": (seen(state(new=None)), CLOSED),

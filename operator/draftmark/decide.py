@@ -208,7 +208,7 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         desired=tuple(desired),
         prune=_prune(seen, [*pins, *desired], spare=_spared(seen, parts)),
         prove=prove,
-        gateway=_gateway_target(seen, files, parts),
+        gateway=_gateway_target(seen, files, parts, is_at_rest=is_proven(seen, current.hash) and has_moved),
         requeue_after=min(waits, default=None),
         plan=current.plan,
         revisions=tuple(r for p, r in zip(parts, reports, strict=True) if _is_worth_telling(p, r)),
@@ -378,7 +378,9 @@ def _gateway_config(
     )
 
 
-def _gateway_target(seen: Observation, files: GatewayFiles, parts: Sequence[_Part]) -> GatewayTarget:
+def _gateway_target(
+    seen: Observation, files: GatewayFiles, parts: Sequence[_Part], *, is_at_rest: bool
+) -> GatewayTarget:
     states = [state for _, state in live_gateways(seen)]
     is_behind = any(s is None or (s.config, s.runtime) != (files.config_version, files.runtime_version) for s in states)
     # What a gateway told a while ago stops no pod, so whoever is to go needs its word anew.
@@ -387,6 +389,7 @@ def _gateway_target(seen: Observation, files: GatewayFiles, parts: Sequence[_Par
         config=files.config_version,
         runtime=files.runtime_version,
         is_awaited=bool(states) and (is_behind or is_draining),
+        is_decisive=len(parts) > 1 or not is_at_rest,
     )
 
 

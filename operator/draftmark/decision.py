@@ -41,6 +41,9 @@ class GatewayTarget:
     runtime: str
     #: Whether they must be asked: one of them is not known to work with it, or a revision is being drained.
     is_awaited: bool
+    #: Whether anything is decided by what they tell. At rest nothing is: after a restart of the operator the gateways of
+    #: thousands of services are asked, and none of these needs another look.
+    is_decisive: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,10 +127,13 @@ def see_gateways(seen: Observation, revisions: Sequence[str], queue_timeout: tim
     closed = {r for r in revisions if all(r not in s.revisions or s.revisions[r].weight == 0 for s in fresh)}
     # A process from before a reload may hold what came before it, and ends that after the queue's time-out. A revision
     # that a gateway does not know yet is a reload to come.
-    are_settled = all(now - s.config_since >= queue_timeout and s.revisions.keys() >= {*revisions} for s in fresh)
+    know_all = all(s.revisions.keys() >= {*revisions} for s in fresh)
+    settles_in = max(max(s.config_since + queue_timeout - now for s in fresh), timedelta(0)) if know_all else None
     empty = {r for r in closed if all(r not in s.revisions or s.revisions[r].waiting == 0 for s in fresh)}
     return GatewaysSeen(
-        closed=frozenset(closed), empty=frozenset(empty) if are_settled else frozenset(), are_settled=are_settled
+        closed=frozenset(closed),
+        empty=frozenset(empty) if settles_in == timedelta(0) else frozenset(),
+        settles_in=settles_in,
     )
 
 

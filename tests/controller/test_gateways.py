@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +27,7 @@ __all__ = ["fake_api"]
 KEY: Key = ("default", "llama")
 OLD = {"config": "c1", "runtime": "r1", "revisions": {"0123abcd": {"running": 1, "waiting": 0, "weight": 1}}}
 NEW = {**OLD, "runtime": "r2"}
-TARGET = GatewayTarget(config="c1", runtime="r2", is_awaited=True)
+TARGET = GatewayTarget(config="c1", runtime="r2", is_awaited=True, is_decisive=True)
 
 
 @dataclass
@@ -184,16 +184,35 @@ async def test_a_new_target_takes_the_place_of_the_one_before(rig: Rig) -> None:
     rig.add_pod(1, OLD)
     rig.gateways.follow(KEY, TARGET)
     await eventually(rig.pokes)
-    rig.gateways.follow(KEY, GatewayTarget(config="c2", runtime="r3", is_awaited=True))
+    rig.gateways.follow(KEY, GatewayTarget(config="c2", runtime="r3", is_awaited=True, is_decisive=True))
     await eventually(lambda: len(rig.pokes()) > 2)
     assert {value.rsplit(".", 1)[0] for value in rig.pokes()[1:]} == {"c2.r3"}
+
+
+async def test_what_decides_nothing_wakes_nobody(rig: Rig) -> None:
+    rig.add_pod(1, NEW)
+    rig.woken.clear()
+    rig.gateways.follow(KEY, replace(TARGET, is_decisive=False))
+    await eventually(rig.is_over)
+    assert rig.see(1).runtime == "r2"
+    assert rig.woken == []
+
+
+async def test_what_begins_to_matter_on_the_way_wakes(rig: Rig) -> None:
+    address = rig.add_pod(1, OLD)
+    rig.gateways.follow(KEY, replace(TARGET, is_decisive=False))
+    await eventually(rig.pokes)
+    rig.gateways.follow(KEY, TARGET)
+    rig.woken.clear()
+    rig.pods.working_with[address] = NEW
+    await eventually(lambda: rig.woken)
 
 
 async def test_a_target_that_nobody_waits_for_ends_the_following_of_another(rig: Rig) -> None:
     rig.add_pod(1, OLD)
     rig.gateways.follow(KEY, TARGET)
     await eventually(rig.pokes)
-    rig.gateways.follow(KEY, GatewayTarget(config="c0", runtime="r0", is_awaited=False))
+    rig.gateways.follow(KEY, GatewayTarget(config="c0", runtime="r0", is_awaited=False, is_decisive=False))
     asked = len(rig.pods.asked)
     await asyncio.sleep(0.5)
     assert len(rig.pods.asked) == asked

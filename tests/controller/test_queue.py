@@ -85,12 +85,13 @@ async def test_deletions_and_edits_pass_a_resync() -> None:
     queue, handler = WorkQueue[str](), Handler()
     for i in range(3):
         queue.add(f"resync{i}", Priority.RESYNC)
-    queue.add("edit", Priority.CHANGE)
+    queue.add("pods", Priority.CHANGE)
+    queue.add("edit", Priority.EDIT)
     queue.add("deletion", Priority.DELETION)
     queue.add("resync1", Priority.CHANGE)
     async with working(queue, handler):
-        await until(lambda: len(handler.seen) == 5)
-    assert handler.seen == ["deletion", "edit", "resync1", "resync0", "resync2"]
+        await until(lambda: len(handler.seen) == 6)
+    assert handler.seen == ["deletion", "edit", "pods", "resync1", "resync0", "resync2"]
 
 
 async def test_a_key_does_not_become_less_urgent() -> None:
@@ -104,7 +105,7 @@ async def test_a_key_does_not_become_less_urgent() -> None:
 
 
 async def test_a_resync_is_not_starved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("draftmark.controller.queue._HEAD_START_S", {0: 0.0, 1: 0.0, 2: 0.1})
+    monkeypatch.setattr("draftmark.controller.queue._HEAD_START_S", {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.1})
     queue, handler = WorkQueue[str](), Handler()
     queue.add("resync", Priority.RESYNC)
 

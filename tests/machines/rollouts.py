@@ -113,10 +113,15 @@ class Cluster:
             return GatewaysSeen()
         closed = {r for r in self.seen if all(not g.weights.get(r) for g in self.gateways)}
         known = {name for name, r in self.seen.items() if name == self.asked or r.desired is not None}
-        is_late = all(self.now - g.since >= self.policy.queue_timeout for g in self.gateways)
-        settled = is_late and all(g.weights.keys() >= known for g in self.gateways)
-        empty = {r for r in closed if all(not g.waiting.get(r) for g in self.gateways)} if settled else set()
-        return GatewaysSeen(closed=frozenset(closed), empty=frozenset(empty), are_settled=settled)
+        waits = [g.since + self.policy.queue_timeout - self.now for g in self.gateways]
+        know_all = all(g.weights.keys() >= known for g in self.gateways)
+        settles_in = max(*waits, timedelta(0)) if know_all else None
+        empty = (
+            {r for r in closed if all(not g.waiting.get(r) for g in self.gateways)}
+            if settles_in == timedelta(0)
+            else set()
+        )
+        return GatewaysSeen(closed=frozenset(closed), empty=frozenset(empty), settles_in=settles_in)
 
     def reconcile(self) -> Step:
         others = [r for name, r in self.seen.items() if name != self.asked and (r.desired is not None or r.pods)]

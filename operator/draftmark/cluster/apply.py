@@ -74,6 +74,8 @@ class _Memory:
 
     #: Digest that this process has written last.
     written: str = ""
+    #: Hash of an intent, and uid and version of the object that was seen to be as it says.
+    agreed: tuple[bytes, str, str] | None = None
     #: uid of the object whose fields the applying manager holds already.
     handed_over: str = ""
     #: uid that this process has deleted; the cache may still show it.
@@ -127,11 +129,10 @@ class Applier:
         """
         outcomes: list[Outcome] = []
         for manifest in desired:
-            intent = json.loads(encode(manifest))
-            metadata = intent["metadata"]
-            kind = self._kinds[intent["apiVersion"], intent["kind"]]
+            metadata = manifest["metadata"]
+            kind = self._kinds[manifest["apiVersion"], manifest["kind"]]
             ref = ObjectRef(kind, metadata["namespace"], metadata["name"])
-            outcomes.append(await _or_refused(ref, self._ensure(owner, ref, intent)))
+            outcomes.append(await _or_refused(ref, self._ensure(owner, ref, encode(manifest))))
         for kind, namespace, name, uid in prune:
             ref = ObjectRef(kind, namespace, name, uid)
             outcomes.append(await _or_refused(ref, self._prune(owner, ref)))
@@ -139,19 +140,26 @@ class Applier:
 
     # One object that should be there
 
-    async def _ensure(self, owner: ObjectRef, ref: ObjectRef, intent: Json) -> Outcome:
-        digest = digest_of(intent)
-        intent["metadata"].setdefault("annotations", {})[ANNOTATION_APPLIED] = digest
+    async def _ensure(self, owner: ObjectRef, ref: ObjectRef, written: bytes) -> Outcome:
         cache = self._caches[ref.kind]
         memory = self._memory(ref)
         is_fresh = not cache.is_synced
         live = await self._fetch(ref) if is_fresh else cache.get(ref.namespace, ref.name)
+        hashed = sha256(written).digest()
+        if live is not None and memory.agreed == (hashed, *_version(live)):
+            # Neither has changed since they were compared, and most objects are looked at many times.
+            return Unchanged(ref=_with_uid(ref, live))
+        intent = json.loads(written)
+        digest = digest_of(intent)
+        intent["metadata"].setdefault("annotations", {})[ANNOTATION_APPLIED] = digest
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if live is None:
                     return await self._create(ref, intent, digest, memory)
                 outcome = await self._update(owner, ref, intent, digest, memory, live, is_fresh)
                 if outcome is not None:
+                    if outcome == Unchanged(ref=_with_uid(ref, live)):
+                        memory.agreed = (hashed, *_version(live))
                     return outcome
             except (AlreadyExists, NotFound, Conflict) as error:
                 # The object came, went or was replaced since we looked. NotFound on a create is the namespace.
@@ -395,6 +403,10 @@ def _applied(live: Json) -> str:
 
 def _texts(found: tuple[Difference, ...]) -> tuple[str, ...]:
     return tuple(path_text(difference.path) for difference in found)
+
+
+def _version(live: Json) -> tuple[str, str]:
+    return str(live["metadata"]["uid"]), str(live["metadata"]["resourceVersion"])
 
 
 def _with_uid(ref: ObjectRef, live: Json) -> ObjectRef:

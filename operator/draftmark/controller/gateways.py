@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-import httpx
+import aiohttp
 
 from draftmark.api import names
 from draftmark.cluster.client import ApiClient
@@ -19,6 +19,7 @@ from draftmark.cluster.errors import ApiError
 from draftmark.cluster.kinds import PODS
 from draftmark.cluster.lease import LeadershipLost
 from draftmark.controller.observe import Key
+from draftmark.controller.pod_http import ask_for_json, many_pods
 from draftmark.decision import GatewayTarget
 from draftmark.facts.addresses import in_url
 from draftmark.facts.pods import is_ready
@@ -96,7 +97,7 @@ class Gateways:
     now: Callable[[], datetime] = _now
     _following: dict[Key, tuple[GatewayTarget, asyncio.Task[None]]] = field(default_factory=dict)
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_ASKED_AT_ONCE))
-    _http: httpx.AsyncClient | None = None
+    _http: aiohttp.ClientSession | None = None
     _is_stopped: bool = False
 
     def follow(self, key: Key, target: GatewayTarget) -> None:
@@ -110,6 +111,7 @@ class Gateways:
             return
         if running is not None and not running[1].done():
             if (running[0].config, running[0].runtime) == (target.config, target.runtime):
+                self._following[key] = (target, running[1])
                 return
             self.leave(key)
         if not target.is_awaited:
@@ -128,7 +130,7 @@ class Gateways:
         for key in list(self._following):
             self.leave(key)
         if self._http is not None:
-            await self._http.aclose()
+            await self._http.close()
 
     async def _follow(self, key: Key, target: GatewayTarget) -> None:
         loop = asyncio.get_running_loop()
@@ -149,7 +151,7 @@ class Gateways:
             ]
             if not behind:
                 if self._known(key) != before:
-                    self.world.wake(key)
+                    self._tell(key)
                 # Otherwise there is nothing to decide: who waits for a drain asks again at its own pace.
                 return
             # One pod that has followed may be enough to go on, and another one may never answer.
@@ -157,10 +159,16 @@ class Gateways:
                 str(p["metadata"]["name"]) for p, _ in behind
             }
             if followed is not None and there != followed:
-                self.world.wake(key)
+                self._tell(key)
             followed = there
             await self._poke(key, target, behind, poked)
             await asyncio.sleep(min(max(_ASK_AGAIN_S, (loop.time() - began) / 20), _ASK_AT_MOST_S))
+
+    def _tell(self, key: Key) -> None:
+        """Have a service looked at, where what its gateways tell decides about anything."""
+        running = self._following.get(key)
+        if running is not None and running[0].is_decisive:
+            self.world.wake(key)
 
     def _note_silence(
         self, key: Key, answers: Sequence[tuple[Json, GatewayState | None]], heard: dict[str, float]
@@ -194,18 +202,13 @@ class Gateways:
         name, address = str(pod["metadata"]["name"]), str(pod.get("status", {}).get("podIP") or "")
         states = self.world.gateways.setdefault(key, {})
         if self._http is None:
-            self._http = httpx.AsyncClient(
-                timeout=_TIMEOUT_S,
-                trust_env=False,
-                follow_redirects=False,
-                # A connection that is kept would hold a gateway back that wants to stop.
-                limits=httpx.Limits(max_keepalive_connections=0),
-            )
+            self._http = many_pods(_TIMEOUT_S)
         try:
             async with self._turns:
-                answer = await self._http.get(f"http://{in_url(address)}:{self.port}{names.GATEWAY_STATE_PATH}")
-            state = read_state(answer.json(), states.get(name), self.now())
-        except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError, ValueError, AttributeError) as error:
+                url = f"http://{in_url(address)}:{self.port}{names.GATEWAY_STATE_PATH}"
+                answer = await ask_for_json(self._http, url)
+            state = read_state(answer, states.get(name), self.now())
+        except (aiohttp.ClientError, OSError, TimeoutError, KeyError, TypeError, ValueError, AttributeError) as error:
             logger.debug("Gateway pod %s does not tell its state: %s", name, error)
             states.pop(name, None)
             return None

@@ -197,8 +197,10 @@ class Operator:
         if kind == "DELETED":
             world.drop_service(key, service["metadata"].get("uid"))
             self.queue.add(key, Priority.DELETION)
-        elif world.take_service(service):
-            self.queue.add(key, Priority.RESYNC if kind is None else Priority.CHANGE)
+            return
+        before = world.services.get(key)
+        if world.take_service(service):
+            self.queue.add(key, Priority.RESYNC if kind is None else _urgency(before, service))
 
     def untold(self, shown: Mapping[Key, int]) -> bool:
         """Whether the watch has told nothing of what a list showed: keys, with the versions that were listed."""
@@ -289,6 +291,12 @@ class Operator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _urgency(before: Mapping[str, Any] | None, service: Mapping[str, Any]) -> Priority:
+    """An edit of the spec goes before what its pods and those of others are doing meanwhile."""
+    is_edit = before is None or before["metadata"].get("generation") != service["metadata"].get("generation")
+    return Priority.EDIT if is_edit else Priority.CHANGE
 
 
 def _services_of(world: World) -> list[ServiceSeen]:

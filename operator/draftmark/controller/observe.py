@@ -168,8 +168,9 @@ class World:
         )
 
     def _on_child(self, old: Json | None, new: Json | None) -> None:
+        is_seen = old is None or new is None or _what_matters(old) != _what_matters(new)
         for item in (old, new):
-            if item is not None and (name := owner_name(item)) is not None:
+            if is_seen and item is not None and (name := owner_name(item)) is not None:
                 self.wake((str(item["metadata"].get("namespace", "")), name))
         for listener in self.listeners:
             listener.on_child(old, new)
@@ -259,6 +260,17 @@ def owner_name(item: Json, kind: str = names.KIND) -> str | None:
 
 def _slim_child(item: Mapping[str, Any]) -> dict[str, Any]:
     return without_managed_fields(item)
+
+
+def _what_matters(child: Json) -> Json:
+    """A child without what its controllers count and note on their way: nothing is decided by that."""
+    rest = {key: value for key, value in child.items() if key not in ("metadata", "status")}
+    metadata = {k: v for k, v in child["metadata"].items() if k not in ("resourceVersion", "generation")}
+    status = child.get("status") or {}
+    refused = [
+        (c.get("status"), c.get("message")) for c in status.get("conditions") or () if c.get("type") == "ReplicaFailure"
+    ]
+    return {**rest, "metadata": metadata, "status": (status.get("replicas"), status.get("readyReplicas"), refused)}
 
 
 def _pick(item: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

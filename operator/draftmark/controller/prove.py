@@ -6,6 +6,7 @@ from typing import Any, Final
 import httpx
 
 from draftmark.api import names
+from draftmark.controller.pod_http import pod_client
 from draftmark.decision import ProveRevision
 from draftmark.facts.addresses import in_url
 from draftmark.plan import ModelKind
@@ -39,9 +40,8 @@ async def prove(request: ProveRevision, *, port: int = names.GATEWAY_INNER_PORT)
     path, fields, field = _REQUESTS[request.kind]
     where = f"POST {path} through gateway pod '{request.pod}'"
     try:
-        # No proxies from the environment, no redirects: the request goes to the pod or nowhere.
         async with (
-            httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client,
+            pod_client(TIMEOUT_S) as client,
             client.stream(
                 "POST",
                 f"http://{in_url(request.address)}:{port}{path}",

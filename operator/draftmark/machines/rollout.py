@@ -15,6 +15,8 @@ from typing import Final, Literal
 
 #: Restarts of a candidate's container after which it is withdrawn: the third comes about half a minute after the first.
 CRASHES: Final = 3
+#: From one look at what gateways tell to the next, while it is not known when that will decide anything.
+_LOOK_AGAIN: Final = timedelta(seconds=1)
 
 Strategy = Literal["rolling", "recreate"]
 
@@ -69,8 +71,13 @@ class GatewaysSeen:
     closed: frozenset[str] = frozenset()
     #: Revisions for which nothing waits in any of them, nor in a process from before a reload.
     empty: frozenset[str] = frozenset()
-    #: No process from before a reload can hold a waiting request any more.
-    are_settled: bool = False
+    #: Time until no process from before a reload can hold a waiting request any more; None: it is not known, because one
+    #: of them has to reload first or did not answer.
+    settles_in: timedelta | None = None
+
+    @property
+    def are_settled(self) -> bool:
+        return self.settles_in == timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,18 +268,24 @@ def _shrink(
             continue
         if not others_serve and r.drained_since is None and not gateways.are_settled:
             steps.append(RevisionStep(hash=r.hash, phase="Retiring", replicas=r.desired, weight=_serving(r)))
-            waits.append(timedelta(seconds=1))
+            waits.append(_until(gateways.settles_in))
             continue
         is_closed = r.hash in gateways.closed
         since = r.drained_since or (now if is_closed else None)
         if since is not None and is_closed and (r.hash in gateways.empty or now - since >= policy.queue_timeout):
             steps.append(empty)
             continue
-        # HAProxy ends what waits longer than this, so nothing can be left then.
-        until = since + policy.queue_timeout - now if since is not None else timedelta(seconds=1)
-        waits.append(min(max(until, timedelta(seconds=0.5)), timedelta(seconds=1)))
+        # HAProxy ends what waits longer than this, so nothing can be left then. Before they are settled a look is of no
+        # use; what the gateways tell by then is asked for by that look, and decided upon a second later.
+        until = since + policy.queue_timeout - now if since is not None and is_closed else None
+        waits.append(min(_until(until), _until(None if gateways.are_settled else gateways.settles_in)))
         steps.append(RevisionStep(hash=r.hash, phase="Retiring", replicas=r.desired, weight=0, drained_since=since))
     return steps, min(waits, default=None)
+
+
+def _until(wait: timedelta | None) -> timedelta:
+    """When to look again at what ends by then; every second where that is not known."""
+    return _LOOK_AGAIN if wait is None else max(wait, timedelta(seconds=0.5))
 
 
 def _recreate(

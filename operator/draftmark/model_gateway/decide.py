@@ -146,6 +146,7 @@ def _target(seen: ModelGatewayObservation, files: GatewayFiles) -> GatewayTarget
         config=files.config_version,
         runtime=files.runtime_version,
         is_awaited=any(state is None or state.config != files.config_version for state in states),
+        is_decisive=True,
     )
 
 
