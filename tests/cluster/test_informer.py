@@ -85,19 +85,34 @@ async def test_objects_are_found_by_their_controller(client: ApiClient, fake_api
         await eventually(lambda: not informer.owned_by("one"))
 
 
-async def test_the_cache_is_kept_without_managed_fields_and_safe_from_its_readers(
-    client: ApiClient, fake_api: FakeApi
-) -> None:
+async def test_the_cache_is_kept_without_managed_fields(client: ApiClient, fake_api: FakeApi) -> None:
     fake_api.add(SERVICES, service())
     informer = Informer(client, SERVICES)
     async with running(informer):
         obj = informer.get("default", "llama")
         assert obj is not None
         assert "managedFields" not in obj["metadata"]
-        obj["spec"].clear()
-        again = informer.get("default", "llama")
-        assert again is not None
-        assert again["spec"]
+
+
+async def test_what_is_kept_packed_comes_back_the_same(
+    client: ApiClient, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("draftmark.cluster.informer._RECENT", 2)
+    for name in "abcd":
+        fake_api.add(SERVICES, service(name))
+    changes: list[tuple[Any, Any]] = []
+    informer = Informer(client, SERVICES, on_change=lambda old, new: changes.append((old, new)))
+    async with running(informer):
+        first = {name: informer.get("default", name) for name in "abcd"}
+        assert [item and item["metadata"]["name"] for item in first.values()] == list("abcd")
+        # The first of them were packed meanwhile.
+        assert {name: informer.get("default", name) for name in "abcd"} == first
+        fake_api.edit(SERVICES, "a", lambda obj: obj["spec"].update(type="NodePort"))
+        await eventually(lambda: len(changes) == 5)
+        old, new = changes[-1]
+        assert old == first["a"]
+        assert new["spec"]["type"] == "NodePort"
+        assert informer.get("default", "a") == new
 
 
 async def test_only_what_is_projected_is_kept(client: ApiClient, fake_api: FakeApi) -> None:

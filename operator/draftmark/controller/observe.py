@@ -68,7 +68,7 @@ class World:
         def watch(
             kind: Kind,
             on_change: Callable[[Json | None, Json | None], None],
-            project: Callable[[Mapping[str, Any]], Any],
+            project: Callable[[Mapping[str, Any]], Any] | None,
             label_selector: str | None = None,
         ) -> Caches[Any]:
             def make(namespace: str | None) -> Informer[Any]:
@@ -84,7 +84,7 @@ class World:
             return Caches(kind, make, self.namespaces)
 
         for kind in child_kinds():
-            self.children[kind] = watch(kind, self._on_child, _slim_child, _OURS)
+            self.children[kind] = watch(kind, self._on_child, None, _OURS)
         self.pods = watch(PODS, self._on_pod, _slim_pod, _OURS)
         self.claims = watch(PERSISTENT_VOLUME_CLAIMS, self._on_claim, _slim_claim)
         self.nodes = (
@@ -256,10 +256,6 @@ def owner_name(item: Json, kind: str = names.KIND) -> str | None:
         if owner.get("controller") and owner.get("kind") == kind and owner.get("apiVersion") == names.API_VERSION:
             return str(owner["name"])
     return None
-
-
-def _slim_child(item: Mapping[str, Any]) -> dict[str, Any]:
-    return without_managed_fields(item)
 
 
 def _what_matters(child: Json) -> Json:
