@@ -66,6 +66,8 @@ class Rig:
     watch_namespaces: tuple[str, ...] = ()
     #: Roles whose Deployments get no pods yet.
     waiting: set[str] = field(default_factory=set)
+    #: How many addresses were given to pods.
+    addresses: int = 0
     _running: OperatorThread | None = None
 
     async def start(self) -> None:
@@ -175,7 +177,7 @@ class Rig:
                             "status": {
                                 "conditions": [{"type": "Ready", "status": "True"}],
                                 "phase": "Running",
-                                "podIP": f"127.1.{number}.{1 + len(self.all(PODS)) % 250}",
+                                "podIP": self.next_address(),
                             },
                         },
                     )
@@ -183,6 +185,11 @@ class Rig:
         for pod in self.all(PODS):
             if pod["metadata"]["name"] not in expected:
                 self.api.remove(PODS, pod["metadata"]["name"])
+
+    def next_address(self) -> str:
+        """An address that no pod had before: a gateway is known by it."""
+        self.addresses += 1
+        return f"127.1.{self.addresses // 250}.{1 + self.addresses % 250}"
 
     def run_kubelet(self) -> None:
         """A gateway's pod works with the ConfigMap of its start until its annotation changes, then with the present one."""
