@@ -42,7 +42,14 @@ def test_no_stream_is_cut_by_scaling_up_and_down(
 ) -> None:
     url = plain.service(PLAIN)["status"]["url"]
     load = Load(
-        url=url, model=PLAIN, ids="scaled", count=0, workers=3, tokens=tokens_of(10, installed, url), is_noise=True
+        url=url,
+        model=PLAIN,
+        ids="scaled",
+        count=0,
+        workers=2,
+        gap_s=2,
+        tokens=tokens_of(10, installed, url),
+        is_noise=True,
     )
     with sending(installed.tools, load) as told:
         began = time.monotonic()
@@ -68,7 +75,14 @@ def test_no_stream_is_cut_by_a_rolling_update(
     before = current_revision(plain, PLAIN)
     engine = plain.service(PLAIN)["spec"]["engine"]
     load = Load(
-        url=url, model=PLAIN, ids="rolled", count=0, workers=3, tokens=tokens_of(10, installed, url), is_noise=True
+        url=url,
+        model=PLAIN,
+        ids="rolled",
+        count=0,
+        workers=2,
+        gap_s=2,
+        tokens=tokens_of(10, installed, url),
+        is_noise=True,
     )
     with sending(installed.tools, load) as told:
         time.sleep(2)
