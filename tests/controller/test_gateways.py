@@ -1,6 +1,7 @@
 """Changed configurations reach gateway pods, and what these tell is known while it is needed, and only then."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -222,8 +223,8 @@ async def test_a_target_that_nobody_waits_for_ends_the_following_of_another(rig:
     "answer",
     [None, "no JSON", "[]", "{}", '{"config": "c1", "runtime": "r2"}',
      '{"config": "c1", "runtime": "r2", "revisions": {"a": {"running": "x", "waiting": 0, "weight": 0}}}',
-     '{"config": "c1", "runtime": "r2", "revisions": []}', web.Response(status=302, headers={"Location": "/"})],
-    ids=["closes", "text", "list", "empty", "no revisions", "no number", "list of revisions", "redirect"],
+     '{"config": "c1", "runtime": "r2", "revisions": []}', "[" * 200_000, json.dumps({**NEW, "more": "x" * 300_000}), web.Response(status=302, headers={"Location": "/"})],
+    ids=["closes", "text", "list", "empty", "no revisions", "no number", "list of revisions", "nested", "long", "redirect"],
 )  # fmt: skip
 async def test_a_pod_that_does_not_answer_is_forgotten_and_told_of(rig: Rig, answer: web.Response | str | None) -> None:
     address = rig.add_pod(1, OLD)
