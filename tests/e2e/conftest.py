@@ -1,6 +1,6 @@
 """One cluster for all end-to-end tests, with the chart, a model and services that most tests share."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,52 +11,30 @@ from e2e.cluster.progress import step
 from e2e.models import place_tiny_model
 from e2e.prepare import tiny_model_image
 from e2e.tools import Tools, client_pod, deliver, install
+from tests.e2e import run
 from tests.e2e.api import Namespace, proxied
 from tests.e2e.installed import HOME, Client, Installed, inference_service, make_namespace
-from tests.e2e.run import add_diagnosis, measured_lines, own_cluster, print_measured, speaking
 
 HERE = Path(__file__).parent
 #: Seconds for the body of a test; what fixtures wait for is bounded by themselves.
 TEST_TIMEOUT_S = 120
 
 
+pytest_runtest_makereport = run.pytest_runtest_makereport
+pytest_terminal_summary = run.pytest_terminal_summary
+measured, target = run.measured, run.target
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S, func_only=True))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    add_diagnosis(item, report)
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    print_measured(terminalreporter)
-
-
-@pytest.fixture(scope="session")
-def measured(request: pytest.FixtureRequest) -> list[str]:
-    """Lines for the end of the run."""
-    return measured_lines(request.config)
-
-
-@pytest.fixture(scope="session")
-def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    """The cluster."""
-    with own_cluster(request) as chosen:
-        yield chosen
+    run.mark_items(items, HERE, pytest.mark.e2e, TEST_TIMEOUT_S)
 
 
 @pytest.fixture(scope="session")
 def installed(target: Target, request: pytest.FixtureRequest) -> Iterator[Installed]:
     """The chart, installed with helm in a namespace of restricted security."""
     tools = Tools(target.kubeconfig)
-    with speaking(request):
+    with run.speaking(request):
         images = deliver(target)
         standin = target.bring(make_standin())
         model = target.bring(tiny_model_image())

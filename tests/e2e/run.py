@@ -1,8 +1,12 @@
-"""What a run has besides its tests: a cluster, progress on the terminal, what is told of failures, and measurements."""
+"""What a run has besides its tests: a cluster, progress on the terminal, what is told of failures, and measurements.
+
+Hooks and fixtures are for every folder of tests with a cluster; its conftest.py takes them over.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -63,13 +67,36 @@ def add_diagnosis(item: pytest.Item, report: pytest.TestReport) -> None:
         report.sections.append(("what the cluster knows", diagnose(tools)))
 
 
-def measured_lines(config: pytest.Config) -> list[str]:
-    """Lines for the end of the run: times that the documentation quotes."""
-    return config.stash.setdefault(_MEASURED, [])
+def mark_items(items: Iterable[pytest.Item], folder: Path, mark: pytest.MarkDecorator, timeout_s: float) -> None:
+    """Give the tests below a folder their mark, and their bodies a time; what fixtures wait for is bounded by itself."""
+    for item in items:
+        if item.path.is_relative_to(folder):
+            item.add_marker(mark)
+            item.add_marker(pytest.mark.timeout(timeout_s, func_only=True))
 
 
-def print_measured(reporter: pytest.TerminalReporter) -> None:
-    if measured := reporter.config.stash.get(_MEASURED, []):
-        reporter.section("measured in the cluster")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    add_diagnosis(item, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if measured := terminalreporter.config.stash.get(_MEASURED, []):
+        terminalreporter.section("measured in the cluster")
         for line in measured:
-            reporter.write_line(line)
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest) -> list[str]:
+    """Lines for the end of the run: times that the documentation quotes."""
+    return request.config.stash.setdefault(_MEASURED, [])
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    """The cluster."""
+    with own_cluster(request) as chosen:
+        yield chosen

@@ -6,7 +6,7 @@ No plain run of pytest comes here (norecursedirs): the image has gigabytes, and 
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +19,9 @@ from e2e.cluster import images
 from e2e.cluster.choose import Target
 from e2e.cluster.progress import step
 from e2e.tools import Tools, client_pod, deliver, install, restricted_namespace
+from tests.e2e import run
 from tests.e2e.api import Json, Namespace, eventually, proxied
 from tests.e2e.installed import HOME, Client, Installed
-from tests.e2e.run import add_diagnosis, measured_lines, own_cluster, print_measured, speaking
 
 HERE: Final = Path(__file__).parent
 #: What is installed in the image: images/vllm-cpu/requirements.in.
@@ -34,42 +34,20 @@ START_S: Final = 600
 PLAIN: Final = "plain"
 
 
+pytest_runtest_makereport = run.pytest_runtest_makereport
+pytest_terminal_summary = run.pytest_terminal_summary
+measured, target = run.measured, run.target
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.e2e_vllm)
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S, func_only=True))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    add_diagnosis(item, report)
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    print_measured(terminalreporter)
-
-
-@pytest.fixture(scope="session")
-def measured(request: pytest.FixtureRequest) -> list[str]:
-    """Lines for the end of the run."""
-    return measured_lines(request.config)
-
-
-@pytest.fixture(scope="session")
-def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    """The cluster."""
-    with own_cluster(request) as chosen:
-        yield chosen
+    run.mark_items(items, HERE, pytest.mark.e2e_vllm, TEST_TIMEOUT_S)
 
 
 @pytest.fixture(scope="session")
 def vllm(target: Target, request: pytest.FixtureRequest, measured: list[str]) -> str:
     """Reference of the image, on the node."""
-    with speaking(request):
+    with run.speaking(request):
         image = images.vllm_cpu()
         began = time.monotonic()
         reference = target.deliver("vllm-cpu")
@@ -81,7 +59,7 @@ def vllm(target: Target, request: pytest.FixtureRequest, measured: list[str]) ->
 def installed(target: Target, vllm: str, request: pytest.FixtureRequest) -> Iterator[Installed]:
     """The chart, and the tiny model with its adapter as an image."""
     tools = Tools(target.kubeconfig)
-    with speaking(request):
+    with run.speaking(request):
         delivered = deliver(target)
         model = target.bring(model_image())
         with step("helm upgrade --install", slow=True):
@@ -163,7 +141,7 @@ def started(
     """The namespace with `PLAIN`, ready."""
     began = time.monotonic()
     home.apply(vllm_service(installed, vllm, PLAIN))
-    with speaking(request), step("starting vLLM", slow=True):
+    with run.speaking(request), step("starting vLLM", slow=True):
         home.wait_until_ready(PLAIN, within_s=START_S)
     measured.append(f"vLLM {VERSION} from apply to Ready: {time.monotonic() - began:.0f} s")
     measured.append(f"  of that, {seconds_to_ready(home.pods(PLAIN)[0])} s from the container's start to readiness")

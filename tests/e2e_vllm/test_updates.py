@@ -18,6 +18,16 @@ def tokens_of(seconds: float, installed: Installed, url: str) -> int:
     return min(int(seconds * 100 / slowest), 12_000)
 
 
+#: Streams at once while something changes for minutes: a second engine needs the cores, too.
+STREAMS = 2
+
+
+def streams_meanwhile(installed: Installed, url: str, ids: str) -> Load:
+    """Streams of about 10 s, one after another, until something is over."""
+    tokens = tokens_of(10, installed, url)
+    return Load(url=url, model=PLAIN, ids=ids, count=0, workers=STREAMS, gap_s=2, tokens=tokens, is_noise=True)
+
+
 def test_streams_outlive_the_deletion_of_their_pod(
     plain: Namespace, installed: Installed, client: Client, measured: list[str]
 ) -> None:
@@ -41,17 +51,7 @@ def test_no_stream_is_cut_by_scaling_up_and_down(
     plain: Namespace, installed: Installed, client: Client, measured: list[str]
 ) -> None:
     url = plain.service(PLAIN)["status"]["url"]
-    load = Load(
-        url=url,
-        model=PLAIN,
-        ids="scaled",
-        count=0,
-        workers=2,
-        gap_s=2,
-        tokens=tokens_of(10, installed, url),
-        is_noise=True,
-    )
-    with sending(installed.tools, load) as told:
+    with sending(installed.tools, streams_meanwhile(installed, url, "scaled")) as told:
         began = time.monotonic()
         _scale(plain, 2)
         eventually(
@@ -59,7 +59,9 @@ def test_no_stream_is_cut_by_scaling_up_and_down(
             lambda: plain.service(PLAIN)["status"]["readyReplicas"] == 2 and len(plain.pods(PLAIN)) == 2,
             within_s=START_S,
         )
-        measured.append(f"kubectl scale 1→2 under 3 streams, until two are ready: {time.monotonic() - began:.0f} s")
+        measured.append(
+            f"kubectl scale 1→2 under {STREAMS} streams, until two are ready: {time.monotonic() - began:.0f} s"
+        )
         time.sleep(20)
         _scale(plain, 1)
         eventually("one replica is left", lambda: len(plain.pods(PLAIN)) == 1, within_s=60)
@@ -74,17 +76,7 @@ def test_no_stream_is_cut_by_a_rolling_update(
     url = plain.service(PLAIN)["status"]["url"]
     before = current_revision(plain, PLAIN)
     engine = plain.service(PLAIN)["spec"]["engine"]
-    load = Load(
-        url=url,
-        model=PLAIN,
-        ids="rolled",
-        count=0,
-        workers=2,
-        gap_s=2,
-        tokens=tokens_of(10, installed, url),
-        is_noise=True,
-    )
-    with sending(installed.tools, load) as told:
+    with sending(installed.tools, streams_meanwhile(installed, url, "rolled")) as told:
         time.sleep(2)
         began = time.monotonic()
         plain.edit(PLAIN, engine={**engine, "args": ["--seed", "7"]})
@@ -93,7 +85,7 @@ def test_no_stream_is_cut_by_a_rolling_update(
             lambda: [(r["hash"] != before, r["weight"]) for r in revisions(plain, PLAIN).values()] == [(True, 100)],
             within_s=START_S + 240,
         )
-        measured.append(f"rolling update of one replica under 3 streams: {time.monotonic() - began:.0f} s")
+        measured.append(f"rolling update of one replica under {STREAMS} streams: {time.monotonic() - began:.0f} s")
         time.sleep(10)
     measured.append(f"streams meanwhile: {told[0].count()}, by revision {told[0].count('revision')}")
     assert set(told[0].count()) == {"whole"}, told[0].others()[:5]
