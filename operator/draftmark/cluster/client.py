@@ -8,7 +8,6 @@ repeated once with fresh credentials.
 """
 
 import asyncio
-import json
 import random
 import re
 import time
@@ -22,7 +21,7 @@ import aiohttp
 from draftmark.cluster.credentials import Access, Credentials
 from draftmark.cluster.errors import ApiError, NotFound, TooManyRequests, Unauthorized, Unavailable, translate
 from draftmark.cluster.kinds import Kind
-from draftmark.cluster.wire import Json, encode, encode_as_0_1_0, encode_for_yaml
+from draftmark.cluster.wire import Json, decode, encode, encode_as_0_1_0, encode_for_yaml
 
 __all__ = ["ApiClient", "Page", "ServerVersion", "WatchEvent"]
 
@@ -386,7 +385,7 @@ class ApiClient:
                     ) as response:
                         code = response.status
                         if 200 <= code < 300:
-                            answer: Json = json.loads(await response.read())
+                            answer: Json = decode(await response.read())
                             return answer
                         raise await _error(response, verb, kind, namespace, name)
                 except Unauthorized:
@@ -450,7 +449,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _event(line: bytes, kind: Kind, namespace: str | None) -> WatchEvent:
     try:
-        event = json.loads(line)
+        event = decode(line)
         type_, obj = str(event["type"]), event["object"]
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(f"watch {kind.resource}: an event could not be read: {line[:100]!r}") from error
@@ -465,7 +464,7 @@ async def _error(
 ) -> ApiError:
     body = await response.read()
     try:
-        answer = json.loads(body)
+        answer = decode(body)
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or answer.get("kind") != "Status":
