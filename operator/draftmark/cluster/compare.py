@@ -8,7 +8,7 @@ Pure: no clock, no network.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,8 @@ class Item:
         return _item(item, tuple(key for key, _ in self.keys))
 
 
-Path = tuple[str | int | Item, ...]
+Step = str | int | Item
+Path = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def differences(intent: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[Dif
             if not _same(value, actual):
                 found.append(_difference(("data",), actual))
             continue
-        found.extend(_compare((field,), value, actual))
+        _compare(found, [field], field, value, actual)
     return tuple(found)
 
 
@@ -101,47 +102,63 @@ def path_text(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _compare(path: Path, intent: Any, live: Any) -> Iterator[Difference]:
-    name = next((step for step in reversed(path) if isinstance(step, str)), "")
+def _compare(found: list[Difference], path: list[Step], name: str, intent: Any, live: Any) -> None:
+    """Add to `found` where `live` does not hold `intent`.
+
+    Tens of thousands of objects are compared after a restart, hence one path that grows and shrinks, and no generators.
+
+    Args:
+        path: Where we are. The same at the end as at the beginning.
+        name: The last step of the path that is the name of a field.
+    """
+    if type(intent) is str and type(live) is str:
+        if intent != live and not (_is_quantity(path) and _same_quantity(intent, live)):
+            found.append(_difference(path, live))
+        return
     if intent is None:
         return
     if live is _NOTHING or live is None:
         # Fields with the zero value are left out by the server, so their absence says the same.
         if intent or (isinstance(intent, dict) and name in _MEANT_EMPTY):
-            yield _difference(path, live)
+            found.append(_difference(path, live))
         return
     if isinstance(intent, dict) and isinstance(live, dict):
         if path[-1] in _ATOMIC_MAPS and intent.keys() != live.keys():
-            yield _difference(path, live)
+            found.append(_difference(path, live))
             return
         for key, value in intent.items():
-            yield from _compare((*path, key), value, live.get(key, _NOTHING))
+            path.append(key)
+            _compare(found, path, key, value, live.get(key, _NOTHING))
+            path.pop()
         return
     if isinstance(intent, list) and isinstance(live, list):
-        yield from _compare_lists(path, name, intent, live)
+        _compare_lists(found, path, name, intent, live)
         return
     if not _same(intent, live) and not (_is_quantity(path) and _same_quantity(intent, live)):
-        yield _difference(path, live)
+        found.append(_difference(path, live))
 
 
-def _compare_lists(path: Path, name: str, intent: list[Any], live: list[Any]) -> Iterator[Difference]:
+def _compare_lists(found: list[Difference], path: list[Step], name: str, intent: list[Any], live: list[Any]) -> None:
     for keys in _MERGE_KEYS.get(name, ()):
         if all(isinstance(item, dict) and keys[0] in item for item in intent):
             by_key = {_item(item, keys): item for item in live if isinstance(item, dict)}
             for item in intent:
                 step = _item(item, keys)
-                yield from _compare((*path, step), item, by_key.get(step, _NOTHING))
+                path.append(step)
+                _compare(found, path, name, item, by_key.get(step, _NOTHING))
+                path.pop()
             return
     if len(intent) != len(live):
-        yield _difference(path, live)
+        found.append(_difference(path, live))
         return
     # One value, but its items may have been given defaults inside.
-    if any(
-        True
-        for i, (mine, theirs) in enumerate(zip(intent, live, strict=True))
-        for _ in _compare((*path, i), mine, theirs)
-    ):
-        yield _difference(path, live)
+    inside: list[Difference] = []
+    for i, (mine, theirs) in enumerate(zip(intent, live, strict=True)):
+        path.append(i)
+        _compare(inside, path, name, mine, theirs)
+        path.pop()
+    if inside:
+        found.append(_difference(path, live))
 
 
 def _item(item: Mapping[str, Any], keys: tuple[str, ...]) -> Item:
@@ -159,7 +176,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_quantity(path: Path) -> bool:
+def _is_quantity(path: Sequence[Step]) -> bool:
     return any(step in _QUANTITIES for step in path[-2:] if isinstance(step, str))
 
 
@@ -170,5 +187,5 @@ def _same_quantity(intent: Any, live: Any) -> bool:
         return False
 
 
-def _difference(path: Path, live: Any) -> Difference:
-    return Difference(path, "" if live is _NOTHING else json.dumps(live, sort_keys=True))
+def _difference(path: Sequence[Step], live: Any) -> Difference:
+    return Difference(tuple(path), "" if live is _NOTHING else json.dumps(live, sort_keys=True))
