@@ -10,6 +10,7 @@ Files that are not YAML cannot be done that way. There a value does become text,
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -67,9 +68,29 @@ def _environment(finalize: Callable[..., str]) -> Environment:
     return environment
 
 
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """The place of a value in a shape."""
+
+    number: int
+
+
 @lru_cache(maxsize=256)
 def _read(text: str) -> Any:
-    return yaml.safe_load(text)
+    """The shape of a text: what YAML says, with places where the marks are."""
+    return _with_places(yaml.safe_load(text))
+
+
+def _with_places(read: Any) -> Any:
+    if isinstance(read, dict):
+        return {_with_places(key): _with_places(item) for key, item in read.items()}
+    if isinstance(read, list):
+        return [_with_places(item) for item in read]
+    if isinstance(read, str) and (found := _MARK.search(read)):
+        if found[0] != read:
+            raise ValueError(f"an expression of a template must be a whole value; this is a part of one: {read}")
+        return _Value(int(found[1]))
+    return read
 
 
 def render(template: str, **values: object) -> dict[str, Any]:
@@ -124,27 +145,33 @@ def read_text(file: str) -> str:
 
 
 def _fill(shape: Any, values: list[object]) -> Any:
-    """The object of a template, with the values at their marks."""
-    if isinstance(shape, dict):
-        return {_fill(key, values): _fill(item, values) for key, item in shape.items()}
-    if isinstance(shape, list):
+    """The object of a template, with the values at their places."""
+    kind = type(shape)
+    if kind is dict:
+        return {_fill(key, values) if type(key) is _Value else key: _fill(item, values) for key, item in shape.items()}
+    if kind is list:
         return [_fill(item, values) for item in shape]
-    if isinstance(shape, str) and (found := _MARK.search(shape)):
-        if found[0] != shape:
-            raise ValueError(f"an expression of a template must be a whole value; this is a part of one: {shape}")
-        return _plain(values[int(found[1])])
+    if kind is _Value:
+        return _plain(values[shape.number])
     return shape
 
 
-def _plain(value: object) -> Any:
+#: JSON's own types that need no copy.
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _plain(value: Any) -> Any:
     """A copy of JSON data in JSON's own types."""
-    if value is None or isinstance(value, str | int | float):
+    kind = type(value)
+    if kind in _SCALARS:
         return value
-    if isinstance(value, Mapping):
-        return {_key(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if kind is dict or isinstance(value, Mapping):
+        return {key if type(key) is str else _key(key): _plain(item) for key, item in value.items()}
+    if kind is list or isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    raise TypeError(f"a template's value is JSON data, and this is a {type(value).__name__}: {value!r}")
+    if isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"a template's value is JSON data, and this is a {kind.__name__}: {value!r}")
 
 
 def _key(key: object) -> str:
