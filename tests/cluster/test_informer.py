@@ -51,6 +51,22 @@ class Changes:
         self.seen.append((what, (new or old or {})["metadata"]["name"]))
 
 
+def test_a_note_is_forgotten_with_the_version_that_it_was_made_for(client: ApiClient) -> None:
+    informer = Informer(client, SERVICES)
+    first = {**service("a"), "metadata": {**service("a")["metadata"], "uid": "u", "resourceVersion": "1"}}
+    second = {**first, "metadata": {**first["metadata"], "resourceVersion": "2"}}
+    where = (first["metadata"]["namespace"], "a")
+    informer.note(first, b"too early: it is not known")
+    informer.absorb(first)
+    assert informer.noted(*where) == b""
+    informer.note(first, b"agreed")
+    assert informer.noted(*where) == b"agreed"
+    informer.absorb(second)
+    assert informer.noted(*where) == b""
+    informer.note(first, b"too late: it has changed since")
+    assert informer.noted(*where) == b""
+
+
 async def test_it_lists_in_pages_and_then_follows(client: ApiClient, fake_api: FakeApi) -> None:
     for i in range(5):
         fake_api.add(SERVICES, service(f"s{i}"))

@@ -57,7 +57,7 @@ class Rig:
                 "status": {"podIP": address, "conditions": [{"type": "Ready", "status": str(is_ready)}]},
             },
         )
-        self.world._on_pod(None, pod)
+        self.world.pods.absorb(pod)
         if state is not None:
             self.pods.working_with[address] = state
         return address

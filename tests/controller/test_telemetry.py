@@ -1,12 +1,17 @@
 """What /metrics tells of the services."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from draftmark.api import names
+from draftmark.api.defaults import Defaults
+from draftmark.controller.observe import World
 from draftmark.controller.telemetry import ServiceSeen, Telemetry
+from draftmark.facts.pods import restarts
 from tests.specs import Object, crashed_pod
 from tests.test_status import SITUATIONS, Situation, status_of
 
@@ -15,7 +20,7 @@ Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 def seen_in(situation: Situation) -> ServiceSeen:
     service: Object = {**deepcopy(dict(situation.seen.service)), "status": status_of(situation)}
-    return ServiceSeen(service, situation.seen.pods)
+    return ServiceSeen(service, sum(map(restarts, situation.seen.pods)))
 
 
 def in_situation(name: str) -> ServiceSeen:
@@ -66,10 +71,18 @@ def test_a_rollout_has_both_revisions() -> None:
     assert of(samples, "draftmark_service_replicas") == 2
 
 
-def test_restarts_are_those_of_the_pods_that_there_are() -> None:
-    serving = in_situation("proven")
-    pods = [crashed_pod("a", restarts=3), crashed_pod("b", restarts=1)]
-    assert of(scrape(ServiceSeen(serving.service, pods)), "draftmark_service_engine_restarts") == 4
+def test_restarts_are_those_of_the_engine_pods_that_there_are() -> None:
+    client: Any = None
+    world = World(client=client, defaults=Defaults(), wake=lambda key: None)
+    for name, count, role in (("a", 3, "engine"), ("b", 1, "engine"), ("c", 7, "router")):
+        pod = crashed_pod(name, restarts=count)
+        pod["metadata"] |= {"namespace": "models", "name": name, "uid": name, "resourceVersion": "1"}
+        pod["metadata"]["labels"] |= {names.LABEL_SERVICE: "tiny", names.LABEL_ROLE: role}
+        world.pods.absorb(pod)
+    service = {"metadata": {"name": "tiny", "namespace": "models"}, "spec": {}}
+    samples = scrape(ServiceSeen(service, world.engine_restarts(("models", "tiny"))))
+    assert of(samples, "draftmark_service_engine_restarts") == 4
+    assert world.engine_restarts(("models", "other")) == 0
 
 
 def test_start_up_is_told_by_stage() -> None:

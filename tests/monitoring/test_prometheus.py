@@ -50,8 +50,8 @@ def operator_text() -> bytes:
     }
     stalled = in_situation("crash loop")
     other = {**stalled.service, "metadata": {**stalled.service["metadata"], "name": "broken"}}
-    services = [ServiceSeen({**seen.service, "status": {**seen.service["status"], "startup": startup}}, seen.pods),
-                ServiceSeen(other, stalled.pods)]  # fmt: skip
+    services = [ServiceSeen({**seen.service, "status": {**seen.service["status"], "startup": startup}}, seen.restarts),
+                ServiceSeen(other, stalled.restarts)]  # fmt: skip
     telemetry = Telemetry()
     telemetry.leader.set(1)
     telemetry.follow_queue(lambda: 1, lambda: 0.5)

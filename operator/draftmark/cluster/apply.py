@@ -18,7 +18,6 @@ has set. So the POST signs with a name of its own, and the first later write han
 manager (`managed_fields.hand_over`). A child that never changes costs one write in its life; a restart costs none.
 """
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -47,9 +46,9 @@ from draftmark.cluster.outcomes import (
     Unchanged,
     Updated,
 )
-from draftmark.cluster.wire import Json, encode
+from draftmark.cluster.wire import Json, decode, digest_of, encode
 
-__all__ = ["Applier", "Cache", "digest_of", "patch_fields", "restore_lists"]
+__all__ = ["Applier", "Cache", "patch_fields", "restore_lists"]
 
 #: Objects that are remembered. A forgotten one costs a GET, or one write that changes nothing.
 _REMEMBERED: Final = 50_000
@@ -64,6 +63,10 @@ class Cache(Protocol):
 
     def absorb(self, obj: Json) -> None: ...
 
+    def note(self, obj: Json, note: bytes) -> None: ...
+
+    def noted(self, namespace: str | None, name: str) -> bytes: ...
+
     @property
     def is_synced(self) -> bool: ...
 
@@ -74,8 +77,6 @@ class _Memory:
 
     #: Digest that this process has written last.
     written: str = ""
-    #: Hash of an intent, and uid and version of the object that was seen to be as it says.
-    agreed: tuple[bytes, str, str] | None = None
     #: uid of the object whose fields the applying manager holds already.
     handed_over: str = ""
     #: uid that this process has deleted; the cache may still show it.
@@ -132,7 +133,7 @@ class Applier:
             metadata = manifest["metadata"]
             kind = self._kinds[manifest["apiVersion"], manifest["kind"]]
             ref = ObjectRef(kind, metadata["namespace"], metadata["name"])
-            outcomes.append(await _or_refused(ref, self._ensure(owner, ref, encode(manifest))))
+            outcomes.append(await _or_refused(ref, self._ensure(owner, ref, manifest)))
         for kind, namespace, name, uid in prune:
             ref = ObjectRef(kind, namespace, name, uid)
             outcomes.append(await _or_refused(ref, self._prune(owner, ref)))
@@ -140,18 +141,20 @@ class Applier:
 
     # One object that should be there
 
-    async def _ensure(self, owner: ObjectRef, ref: ObjectRef, written: bytes) -> Outcome:
+    async def _ensure(self, owner: ObjectRef, ref: ObjectRef, manifest: Mapping[str, Any]) -> Outcome:
         cache = self._caches[ref.kind]
-        memory = self._memory(ref)
         is_fresh = not cache.is_synced
         live = await self._fetch(ref) if is_fresh else cache.get(ref.namespace, ref.name)
+        # In the form in which it is sent, and in which live objects are.
+        written = encode(manifest)
         hashed = sha256(written).digest()
-        if live is not None and memory.agreed == (hashed, *_version(live)):
+        if live is not None and not is_fresh and cache.noted(ref.namespace, ref.name) == hashed:
             # Neither has changed since they were compared, and most objects are looked at many times.
             return Unchanged(ref=_with_uid(ref, live))
-        intent = json.loads(written)
+        intent = decode(written)
         digest = digest_of(intent)
         intent["metadata"].setdefault("annotations", {})[ANNOTATION_APPLIED] = digest
+        memory = self._memory(ref)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if live is None:
@@ -159,7 +162,7 @@ class Applier:
                 outcome = await self._update(owner, ref, intent, digest, memory, live, is_fresh)
                 if outcome is not None:
                     if outcome == Unchanged(ref=_with_uid(ref, live)):
-                        memory.agreed = (hashed, *_version(live))
+                        cache.note(live, hashed)
                     return outcome
             except (AlreadyExists, NotFound, Conflict) as error:
                 # The object came, went or was replaced since we looked. NotFound on a create is the namespace.
@@ -367,12 +370,6 @@ def _at(obj: Json, steps: Sequence[Any]) -> list[Json]:
     return node or []
 
 
-def digest_of(intent: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that stand for an intent, whatever the order of its keys."""
-    text = json.dumps(intent, sort_keys=True, separators=(",", ":"))
-    return sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-
-
 async def _or_refused(ref: ObjectRef, work: Awaitable[Outcome]) -> Outcome:
     try:
         return await work
@@ -403,10 +400,6 @@ def _applied(live: Json) -> str:
 
 def _texts(found: tuple[Difference, ...]) -> tuple[str, ...]:
     return tuple(path_text(difference.path) for difference in found)
-
-
-def _version(live: Json) -> tuple[str, str]:
-    return str(live["metadata"]["uid"]), str(live["metadata"]["resourceVersion"])
 
 
 def _with_uid(ref: ObjectRef, live: Json) -> ObjectRef:

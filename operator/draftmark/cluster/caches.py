@@ -52,6 +52,14 @@ class Caches(Generic[T]):
         """Take the answer of an own write."""
         self.of(obj["metadata"].get("namespace")).absorb(obj)
 
+    def note(self, obj: Json, note: bytes) -> None:
+        """Note something down about an object, until it changes."""
+        self.of(obj["metadata"].get("namespace")).note(obj, note)
+
+    def noted(self, namespace: str | None, name: str) -> bytes:
+        """What was noted down about an object as it is now; empty: nothing."""
+        return self.of(namespace).noted(namespace, name)
+
     def values(self) -> Iterator[T]:
         for part in self.parts:
             yield from part.values()

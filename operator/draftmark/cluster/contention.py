@@ -7,7 +7,7 @@ Pure: the time is an argument, in seconds of any clock that does not jump.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from draftmark.cluster.compare import Path
@@ -28,8 +28,8 @@ class Fight:
 
     #: The other writer's field manager, as far as it was seen.
     manager: str = ""
-    _repairs: list[tuple[float, frozenset[Path]]] = field(default_factory=list)
-    _contended: set[Path] = field(default_factory=set)
+    _repairs: tuple[tuple[float, frozenset[Path]], ...] = ()
+    _contended: frozenset[Path] = frozenset()
     _waits: int = 0
     _wait_until: float | None = None
 
@@ -45,8 +45,8 @@ class Fight:
         return max(self._wait_until - now, 0.0)
 
     def note_repair(self, paths: frozenset[Path], now: float) -> None:
-        self._repairs = [repair for repair in self._repairs[1 - _REMEMBERED :] if now - repair[0] <= _WINDOW_S]
-        self._repairs.append((now, paths))
+        recent = (repair for repair in self._repairs[1 - _REMEMBERED :] if now - repair[0] <= _WINDOW_S)
+        self._repairs = (*recent, (now, paths))
         counts = Counter(path for _, repaired in self._repairs for path in repaired)
         self._contended |= {path for path, count in counts.items() if count >= _REPAIRS}
         self._wait_until = None
@@ -55,8 +55,8 @@ class Fight:
         return min(_FIRST_WAIT_S * 2.0 ** (self._waits - 1), _LONGEST_WAIT_S) if self._waits else 0.0
 
     def _end(self) -> None:
-        self._repairs.clear()
-        self._contended.clear()
+        self._repairs = ()
+        self._contended = frozenset()
         self._waits = 0
         self._wait_until = None
         self.manager = ""

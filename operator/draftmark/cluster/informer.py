@@ -10,25 +10,25 @@ One rule decides between them, whatever the order or number of events: for a nam
 Versions are compared as integers; Kubernetes documents them as comparable within a kind. A deletion leaves the version
 at which it was seen, so that a late event cannot bring the object back.
 
-Memory: objects that nobody projects are kept as compressed JSON, a tenth of the space of dicts
-(`bench/cluster_memory.py`); the latest of them are kept unpacked, too. Readers share them, and must not change them.
+Memory: objects are kept packed (`cluster.packing`); the latest of them are kept unpacked, too. Readers share them, and must
+not change them.
 """
 
 import asyncio
-import json
 import logging
 import random
 import time
-import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from sys import intern
 from typing import Any, Final, Generic, TypeVar, cast, overload
 
 from draftmark.cluster.client import ApiClient, WatchEvent
 from draftmark.cluster.errors import ApiError, Forbidden, Gone, NotFound
 from draftmark.cluster.kinds import Kind
+from draftmark.cluster.packing import Packer
 from draftmark.cluster.wire import Json
 
 __all__ = ["Informer"]
@@ -47,12 +47,14 @@ _SHORT_WATCH_S: Final = 1.0
 _RECENT: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     uid: str
     version: int
     owner_uid: str
-    kept: object
+    packed: bytes
+    #: What a reader has noted down about this version of the object.
+    note: bytes = b""
 
 
 class Informer(Generic[T]):
@@ -125,6 +127,7 @@ class Informer(Generic[T]):
         self._resync_s = resync_s
         self._inactivity_timeout_s = inactivity_timeout_s
         self._page_size = page_size
+        self._packer = Packer()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._recent: OrderedDict[tuple[str, str], tuple[_Entry, T]] = OrderedDict()
         self._owned: dict[str, set[tuple[str, str]]] = {}
@@ -142,6 +145,17 @@ class Informer(Generic[T]):
     def get(self, namespace: str | None, name: str) -> T | None:
         entry = self._entries.get((namespace or "", name))
         return None if entry is None else self._give((namespace or "", name), entry)
+
+    def note(self, obj: Json, note: bytes) -> None:
+        """Note something down about an object; it is forgotten when the object changes, or has changed since."""
+        entry = self._entries.get(_key(obj))
+        if entry is not None and entry.version == int(obj["metadata"]["resourceVersion"]):
+            entry.note = note
+
+    def noted(self, namespace: str | None, name: str) -> bytes:
+        """What was noted down about an object as it is now; empty: nothing."""
+        entry = self._entries.get((namespace or "", name))
+        return entry.note if entry is not None else b""
 
     def owned_by(self, uid: str) -> list[T]:
         """The objects whose controller has this uid, by namespace and name."""
@@ -302,8 +316,8 @@ class Informer(Generic[T]):
         before = self._entries.get(key)
         if version <= self._tombstones.get(key, -1) or (before is not None and version <= before.version):
             return
-        value, kept = self._keep(obj)
-        entry = _Entry(str(metadata["uid"]), version, _controller_uid(metadata), kept)
+        value = self._keep(obj)
+        entry = _Entry(str(metadata["uid"]), version, _controller_uid(metadata), self._packer.pack(value))
         self._entries[key] = entry
         old = None if before is None or self._on_change is None else self._give(key, before)
         self._remember(key, entry, value)
@@ -349,31 +363,25 @@ class Informer(Generic[T]):
         except Exception:  # noqa: BLE001 - a bug of the listener must not end the watch for everybody else
             _log.exception("%s: the listener failed on a change.", self.kind.resource)
 
-    def _keep(self, obj: Json) -> tuple[T, object]:
-        """What readers get, and what is stored for it."""
+    def _keep(self, obj: Json) -> T:
+        """What readers get of an object."""
         if self._project is not None:
-            value = self._project(obj)
-            return value, value
+            return cast(T, self._project(obj))
         metadata = {field: value for field, value in obj["metadata"].items() if field != "managedFields"}
-        whole = {**obj, "metadata": metadata}
-        return cast(T, whole), zlib.compress(json.dumps(whole, separators=(",", ":")).encode(), 1)
+        return cast(T, {**obj, "metadata": metadata})
 
     def _give(self, key: tuple[str, str], entry: _Entry) -> T:
-        if self._project is not None:
-            return cast(T, entry.kept)
         recent = self._recent.get(key)
         if recent is not None and recent[0] is entry:
             self._recent.move_to_end(key)
             return recent[1]
-        value = cast(T, json.loads(zlib.decompress(cast(bytes, entry.kept))))
+        value = cast(T, self._packer.unpack(entry.packed))
         if self._entries.get(key) is entry:
             self._remember(key, entry, value)
         return value
 
     def _remember(self, key: tuple[str, str], entry: _Entry, value: T) -> None:
         """Keep what was read lately as it is: one look at a service reads each of its objects two or three times."""
-        if self._project is not None:
-            return
         self._recent[key] = (entry, value)
         self._recent.move_to_end(key)
         if len(self._recent) > _RECENT:
@@ -397,11 +405,11 @@ def _lost_history(error: ApiError) -> bool:
 
 def _key(obj: Json) -> tuple[str, str]:
     metadata = obj["metadata"]
-    return str(metadata.get("namespace") or ""), str(metadata["name"])
+    return intern(str(metadata.get("namespace") or "")), str(metadata["name"])
 
 
 def _controller_uid(metadata: Json) -> str:
     for reference in metadata.get("ownerReferences") or ():
         if reference.get("controller"):
-            return str(reference["uid"])
+            return intern(str(reference["uid"]))
     return ""

@@ -301,9 +301,7 @@ def _urgency(before: Mapping[str, Any] | None, service: Mapping[str, Any]) -> Pr
 
 def _services_of(world: World) -> list[ServiceSeen]:
     """What the metrics tell of. Called from another thread, so each dict is copied in one step before it is walked."""
-    return [
-        ServiceSeen(service, world.pods_of(key, names.ROLE_ENGINE)) for key, service in list(world.services.items())
-    ]
+    return [ServiceSeen(service, world.engine_restarts(key)) for key, service in list(world.services.items())]
 
 
 def _listen_to_signals(stop: asyncio.Event) -> None:

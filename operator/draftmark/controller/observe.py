@@ -6,6 +6,7 @@ Our own kind comes through kopf (`take_service`), the rest through informers. No
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, Final, Protocol
 
 from draftmark.api import names
@@ -15,6 +16,7 @@ from draftmark.cluster.client import ApiClient
 from draftmark.cluster.informer import Informer
 from draftmark.cluster.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, Kind, child_kinds
 from draftmark.facts.nodes import ClusterFacts, read_nodes
+from draftmark.facts.pods import restarts
 from draftmark.observation import GatewayState, Json, Observation, Proof
 
 #: Annotations of pods that something is done with.
@@ -61,7 +63,8 @@ class World:
     nodes: Informer[Json] | None = field(init=False)
     #: Told of every child and every pod as well.
     listeners: list[Listener] = field(default_factory=list)
-    _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
+    #: Role and restarts of each pod, by name.
+    _pods_of: dict[Key, dict[str, tuple[str, int]]] = field(default_factory=dict)
     _claims_in: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -158,7 +161,13 @@ class World:
 
     def pods_of(self, key: Key, role: str) -> tuple[Json, ...]:
         """The pods of one role of a service, by name."""
-        return tuple(pod for _, pod in sorted(self._pods_of.get(key, {}).items()) if role_of(pod) == role)
+        of_role = sorted(name for name, (its, _) in self._pods_of.get(key, {}).items() if its == role)
+        return tuple(pod for name in of_role if (pod := self.pods.get(key[0], name)) is not None)
+
+    def engine_restarts(self, key: Key) -> int:
+        """Restarts of the engine pods that there are. Reads no pod, so it may be called from another thread."""
+        pods = tuple(self._pods_of.get(key, {}).values())
+        return sum(count for role, count in pods if role == names.ROLE_ENGINE)
 
     def cluster_facts(self) -> ClusterFacts:
         """What the nodes and the API server can do."""
@@ -185,7 +194,7 @@ class World:
             key = (str(metadata.get("namespace", "")), str(service))
             pods = self._pods_of.setdefault(key, {})
             if is_there:
-                pods[metadata["name"]] = item
+                pods[metadata["name"]] = (role_of(item), restarts(item))
             else:
                 pods.pop(metadata["name"], None)
                 if new is None:  # what a pod told outlives its changes: our own annotation is one
@@ -290,7 +299,7 @@ def _slim_pod(pod: Mapping[str, Any]) -> Json:
 
 def role_of(pod: Json) -> str:
     """What a pod of ours is for."""
-    return str(pod["metadata"].get("labels", {}).get(names.LABEL_ROLE, names.ROLE_ENGINE))
+    return intern(str(pod["metadata"].get("labels", {}).get(names.LABEL_ROLE, names.ROLE_ENGINE)))
 
 
 def _slim_claim(claim: Mapping[str, Any]) -> Json:

@@ -90,10 +90,10 @@ _REVISION: Final = (*_SERVICE, "revision")
 
 @dataclass(frozen=True, slots=True)
 class ServiceSeen:
-    """A service and its engine pods, as the caches have them."""
+    """A service as the cache has it, and how often the containers of its engine pods were started again."""
 
     service: Json
-    pods: Sequence[Json] = ()
+    restarts: int = 0
 
 
 class _Services(Collector):
@@ -124,7 +124,7 @@ def service_metrics(services: Iterable[ServiceSeen]) -> list[Metric]:
         key = (str(metadata.get("namespace", "")), str(metadata["name"]))
         replicas.add_metric(key, (seen.service.get("spec") or {}).get("replicas", 1))
         ready.add_metric(key, status.get("readyReplicas", 0))
-        restarts.add_metric(key, sum(_restarts(pod) for pod in seen.pods))
+        restarts.add_metric(key, seen.restarts)
         for told in status.get("conditions") or ():
             if told["type"] in _CONDITIONS:
                 condition.add_metric((*key, told["type"], told["reason"]), float(told["status"] == "True"))
@@ -142,7 +142,3 @@ def service_metrics(services: Iterable[ServiceSeen]) -> list[Metric]:
 
 def _gauge(name: str, text: str, labels: Sequence[str]) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"draftmark_{name}", text, labels=labels)
-
-
-def _restarts(pod: Json) -> int:
-    return sum(int(one.get("restartCount", 0)) for one in pod.get("status", {}).get("containerStatuses") or ())

@@ -87,6 +87,11 @@ def pod_problem(pod: Mapping[str, Any]) -> PodProblem | None:
     return None
 
 
+def restarts(pod: Mapping[str, Any]) -> int:
+    """How often the containers of a pod were started again."""
+    return sum(int(c.get("restartCount", 0)) for c in pod.get("status", {}).get("containerStatuses") or ())
+
+
 def _container_problem(container: Mapping[str, Any]) -> PodProblem | None:
     waiting = container.get("state", {}).get("waiting") or {}
     reason = str(waiting.get("reason", ""))
