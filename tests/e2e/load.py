@@ -26,8 +26,8 @@ class Load:
         workers: Connections that are open at once.
         pause_s: Seconds between the beginnings of two workers.
         gap_s: Seconds between two requests of a worker.
-        retry_s: Seconds in which a request that could not be sent at all, because the connection was refused, is tried
-            anew: no client gives up at the first refusal.
+        retry_s: Seconds in which a request that could not be sent at all, because the connection was refused or the name
+            was not resolved, is tried anew: no client gives up at the first refusal.
         is_noise: A real engine answers, with text of a model of random weights. Its stream is whole when the engine says
             in the end that it has sent as many tokens as were asked for.
     """
@@ -97,7 +97,7 @@ def send(tools: Tools, load: Load, pod: str = "client", namespace: str = HOME) -
 
 
 _PROGRAM = r"""
-import http.client, json, queue, sys, threading, time, urllib.parse, zlib
+import http.client, json, queue, socket, sys, threading, time, urllib.parse, zlib
 load = json.loads(sys.argv[1])
 host = urllib.parse.urlsplit(load["url"]).netloc
 todo, told = queue.SimpleQueue(), queue.SimpleQueue()
@@ -121,7 +121,7 @@ def ask(id_, out):
     connection = http.client.HTTPConnection(host, timeout=load["timeout_s"])
     try:
         connection.connect()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, socket.gaierror):
         return "refused"
     out["sent"] = True
     connection.request("POST", load["path"], json.dumps(body), {"Content-Type": "application/json"} | load["headers"])

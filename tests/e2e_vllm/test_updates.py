@@ -25,7 +25,10 @@ STREAMS = 2
 def streams_meanwhile(installed: Installed, url: str, ids: str) -> Load:
     """Streams of about 10 s, one after another, until something is over."""
     tokens = tokens_of(10, installed, url)
-    return Load(url=url, model=PLAIN, ids=ids, count=0, workers=STREAMS, gap_s=2, tokens=tokens, is_noise=True)
+    # While a second engine starts, names are resolved late on two cores.
+    return Load(
+        url=url, model=PLAIN, ids=ids, count=0, workers=STREAMS, gap_s=2, retry_s=30, tokens=tokens, is_noise=True
+    )
 
 
 def test_streams_outlive_the_deletion_of_their_pod(
