@@ -5,12 +5,14 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from draftmark.cluster.errors import TooManyRequests
+from draftmark.cluster.lease import LeadershipLost
 from draftmark.controller.queue import Priority, TryAgain, WorkQueue
 
 
@@ -79,6 +81,42 @@ async def test_a_key_that_changes_while_it_is_worked_on_is_done_once_more() -> N
         await asyncio.sleep(0.02)
     assert handler.seen == ["a", "a"]
     assert queue.adds == 2
+
+
+async def test_keys_that_wait_for_nothing_leave_the_loop_its_turns() -> None:
+    """As after a restart, when nothing is to be written: the Lease must be renewed meanwhile."""
+    queue, seen, turns = WorkQueue[str](), list[str](), list[int]()
+
+    async def at_once(key: str) -> None:
+        seen.append(key)
+
+    async def count_turns() -> None:
+        while len(seen) < 200:
+            turns.append(len(seen))
+            await asyncio.sleep(0)
+        turns.append(len(seen))
+
+    for i in range(200):
+        queue.add(str(i))
+    counting = asyncio.create_task(count_turns())
+    async with working(queue, at_once, workers=16):
+        await asyncio.wait_for(counting, 2)
+    assert max(after - before for before, after in pairwise(turns)) <= 1
+
+
+async def test_nothing_is_begun_when_this_process_must_not_write_any_more() -> None:
+    queue, seen = WorkQueue[str](), list[str]()
+
+    async def without_lease(key: str) -> None:
+        seen.append(key)
+        raise LeadershipLost("it is held by another one")
+
+    for i in range(100):
+        queue.add(str(i))
+    await asyncio.wait_for(queue.run(without_lease, 4), 1)
+    assert len(seen) <= 4
+    queue.add("later")
+    assert queue.depth == 100 - len(seen)
 
 
 async def test_deletions_and_edits_pass_a_resync() -> None:

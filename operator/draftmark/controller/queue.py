@@ -9,6 +9,9 @@ edit passes the thousands of keys of a resync, and no key waits for ever, howeve
 
 All delays are one heap and one timer; there is no task per key. A key that fails waits longer each time and holds
 nothing meanwhile.
+
+One key begins in each turn of the event loop. After a restart with thousands of keys none of them waits for anything, and
+workers that went from key to key would not let the loop renew the Lease before the last of them is done.
 """
 
 import asyncio
@@ -95,6 +98,8 @@ class WorkQueue(Generic[K]):
         self._timer: asyncio.TimerHandle | None = None
         self._free_workers: list[asyncio.Future[None]] = []
         self._workers: list[asyncio.Task[None]] = []
+        #: Held for one turn of the loop by the worker that begins.
+        self._door = asyncio.Lock()
         self._stopping = False
 
     @property
@@ -174,7 +179,7 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def run(self, handler: Callable[[K], Awaitable[None]], workers: int = 16) -> None:
-        """Work until drained or cancelled.
+        """Work until drained or cancelled, or until this process must not write any more (`LeadershipLost`).
 
         Args:
             handler: Returns when the key is done; raises to have it tried again, after the error's own
@@ -199,12 +204,7 @@ class WorkQueue(Generic[K]):
         Returns:
             False when the time was over and keys were abandoned half-way.
         """
-        self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
-        for free in self._free_workers:
-            if not free.done():
-                free.set_result(None)
+        self._stop()
         if not self._workers:
             return True
         _, late = await asyncio.wait(self._workers, timeout=timeout_s)
@@ -214,19 +214,36 @@ class WorkQueue(Generic[K]):
             await asyncio.wait(late, timeout=1.0)
         return not late
 
+    def _stop(self) -> None:
+        """Take nothing in any more, and begin with nothing."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for free in self._free_workers:
+            if not free.done():
+                free.set_result(None)
+
     async def _work(self, handler: Callable[[K], Awaitable[None]]) -> None:
         while not self._stopping:
+            async with self._door:
+                await asyncio.sleep(0)
+            if self._stopping:
+                return
             key = self._take()
             if key is None:
                 await self._wait_for_work()
                 continue
             try:
                 await handler(key)
+            except LeadershipLost as error:
+                # It never comes back to this process, and every other key would fail in the same way.
+                _log.warning("%s failed, and no other key is tried: %s", key, error)
+                self._stop()
             except Exception as error:  # noqa: BLE001 - a bug in the handling of one key must not stop the others
                 asked_s = error.retry_after_s if isinstance(error, ApiError | TryAgain) else None
                 delay_s = self.retry(key, asked_s or 0.0)
                 # The traceback is for bugs; these speak for themselves.
-                trace = None if isinstance(error, ApiError | LeadershipLost | TryAgain) else error
+                trace = None if isinstance(error, ApiError | TryAgain) else error
                 _log.warning("%s failed, trying again in %.1f s: %s", key, delay_s, error, exc_info=trace)
             else:
                 self.forget(key)
