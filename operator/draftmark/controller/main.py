@@ -157,8 +157,9 @@ class Operator:
         stop.set()
         for task in done:
             if task is not stopped and not was_asked:
-                why = "was cancelled" if task.cancelled() else task.exception() or task.result()
-                logger.error("Ending, because an essential part ended: %s", why)
+                name = task.get_name() if isinstance(task, asyncio.Task) else "the Lease"
+                why = "it was cancelled" if task.cancelled() else task.exception() or task.result() or "it returned"
+                logger.error("Ending, because an essential part ended: %s: %s", name, why)
         await reconciler.stop()
         await model_gateways.stop()
         if not lease.lost.done():
