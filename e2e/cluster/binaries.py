@@ -130,6 +130,7 @@ PAUSE = Module(name="pause", programs={"pause": "."})
 #: Called like what it stands in for.
 STANDIN = Module(name="standin", root=_GO.parents[1], programs={"llama-server": "."})
 KIND = Module(name="kind", programs={"kind": "sigs.k8s.io/kind"})
+KWOK = Module(name="kwok", programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 
-#: What the own cluster needs; kind is built only where a Docker engine answers.
+#: What the own cluster needs; kind is built only where a Docker engine answers, KWOK only for a benchmark.
 ALL = (KUBERNETES, KUBECTL, CONTAINERD, HELM, COREDNS, PAUSE)
