@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +39,17 @@ PATIENCE_S = 1800
 
 
 class Server:
-    """The API server in its own process."""
+    """Whoever plays what is around the operator, in its own process.
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "bench.scale_server"]
+    Attributes:
+        told: What it said when it was ready.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.url = str(json.loads(self._read())["url"])
+        self.pid = self._process.pid
+        self.told: dict[str, Any] = json.loads(self._read())
 
     def __call__(self, do: str = "tell", **more: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -57,7 +62,7 @@ class Server:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the API server of the benchmark has ended; its message is above")
+            raise RuntimeError("the server of the benchmark has ended; its message is above")
         return line
 
     def stop(self) -> None:
@@ -104,7 +109,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def operator(url: str) -> Iterator[Running]:
+def operator(cluster: dict[str, str], user: dict[str, str]) -> Iterator[Running]:
+    """Run it, with a cluster and a user as a kubeconfig has them."""
     with tempfile.TemporaryDirectory() as folder:
         kubeconfig = Path(folder) / "kubeconfig"
         kubeconfig.write_text(
@@ -112,8 +118,8 @@ def operator(url: str) -> Iterator[Running]:
                 {
                     "apiVersion": "v1",
                     "kind": "Config",
-                    "clusters": [{"name": "bench", "cluster": {"server": url}}],
-                    "users": [{"name": "bench", "user": {}}],
+                    "clusters": [{"name": "bench", "cluster": cluster}],
+                    "users": [{"name": "bench", "user": user}],
                     "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
                     "current-context": "bench",
                 }
@@ -150,17 +156,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--services", type=int, default=5000)
     count = parser.parse_args().services
-    server = Server()
+    server = Server("bench.scale_server")
     try:
-        measure(server, count)
+        measure(server, count, {"server": server.told["url"]}, {})
     finally:
         server.stop()
 
 
-def measure(server: Server, count: int) -> None:
+def measure(
+    server: Server,
+    count: int,
+    cluster: dict[str, str],
+    user: dict[str, str],
+    after_phase: Callable[[Running], None] = lambda running: None,
+) -> None:
+    """Print a line or two for each phase.
+
+    Args:
+        cluster, user: How the operator reaches the API server, as a kubeconfig has them.
+        after_phase: Called when the operator has come to rest after a phase.
+    """
     server("add", count=count, spec=SPEC)
 
-    with operator(server.url) as running:
+    with operator(cluster, user) as running:
         took = until(lambda: server()["ready"] == count)
         told = server()
         print(
@@ -170,14 +188,16 @@ def measure(server: Server, count: int) -> None:
         )
         print(f"  writes: {_written(told)}", flush=True)
         running.wait_until_idle()
+        after_phase(running)
         before, cpu = Counter(server()["writes"]), running.cpu_s()
         time.sleep(IDLE_S)
         written = Counter(server()["writes"]) - before
         print(
             f"idle for {IDLE_S} s: {sum(written.values())} writes, {running.cpu_s() - cpu:.2f} CPU seconds", flush=True
         )
+        after_phase(running)
 
-    with operator(server.url) as running:
+    with operator(cluster, user) as running:
         before = Counter(server()["writes"])
         took = until(lambda: running.metric("draftmark_reconcile_seconds_count") >= count, every_s=2)
         # Whoever is looked at a second time is still in the queue.
@@ -189,6 +209,7 @@ def measure(server: Server, count: int) -> None:
             f"{running.cpu_s():.0f} CPU seconds, peak {running.peak_mib():.0f} MiB",
             flush=True,
         )
+        after_phase(running)
 
         cpu = running.cpu_s()
         edits = min(EDITS, count)
@@ -205,18 +226,22 @@ def measure(server: Server, count: int) -> None:
         until(lambda: server()["ready"] == count)
         running.wait_until_idle()
         print(f"  until all were rolled out: {running.cpu_s() - cpu:.0f} CPU seconds", flush=True)
+        after_phase(running)
 
         before, cpu, began = Counter(server()["writes"]), running.cpu_s(), time.monotonic()
         touched = min(EVENTS, server()["pods"])
         server("touch", count=touched)
+        sent = time.monotonic() - began
         running.wait_until_idle()
         took = time.monotonic() - began - 2
         written = Counter(server()["writes"]) - before
         print(
-            f"{touched} pod events at once: worked off within {took:.0f} s, {running.cpu_s() - cpu:.1f} CPU seconds, "
+            f"{touched} pod events, sent within {sent:.0f} s: worked off within {took:.0f} s, "
+            f"{running.cpu_s() - cpu:.1f} CPU seconds, "
             f"{sum(written.values())} writes; peak {running.peak_mib():.0f} MiB",
             flush=True,
         )
+        after_phase(running)
 
 
 def _written(told: dict[str, Any]) -> str:

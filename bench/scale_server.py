@@ -15,7 +15,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -278,13 +278,19 @@ class ScaleApi(FakeApi):
         }
 
 
-async def _serve_gateways(api: ScaleApi) -> None:
+async def serve_gateways(state_of: Callable[[str], Json]) -> None:
+    """Answer for the gateway pod at each address of this machine.
+
+    Args:
+        state_of: What a gateway pod works with, by its address.
+    """
+
     def address(request: web.Request) -> str:
         assert request.transport is not None
         return str(request.transport.get_extra_info("sockname")[0])
 
     async def state(request: web.Request) -> web.Response:
-        return web.json_response(api.state_of(address(request)))
+        return web.json_response(state_of(address(request)))
 
     async def answer(request: web.Request) -> web.Response:
         await request.read()
@@ -300,7 +306,7 @@ async def _serve_gateways(api: ScaleApi) -> None:
 
 async def main() -> None:
     async with ScaleApi() as api:
-        await _serve_gateways(api)
+        await serve_gateways(api.state_of)
         print(json.dumps({"url": api.url}), flush=True)
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
