@@ -20,8 +20,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from e2e.cluster import binaries, cache, cgroups, images, network, packages, processes
@@ -72,12 +72,14 @@ class Cluster:
         control_plane_only: etcd, API server and controller manager on free
             loopback ports. Pods stay Pending. Needs no root.
         egress: Whether pods reach, and resolve, names beyond the machine.
+        more_arguments: Arguments to add, by program. Of two that set the same flag, the added one counts.
     """
 
     name: str
     _: KW_ONLY
     control_plane_only: bool = False
     egress: bool = False
+    more_arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         longest = network.MAX_INTERFACE_NAME_LENGTH - len(_PREFIX)
@@ -137,13 +139,13 @@ class Cluster:
         """Whether it is up, complete, and what this checkout would start."""
         if not self._identity_file.exists() or self._identity_file.read_text() != self._identity:
             return False
-        if set(self.programs) - set(self._processes().values()):
+        if set(self.programs) - set(self.processes().values()):
             return False
         return self._api_is_ready() and (self.control_plane_only or self._node_is_ready())
 
     def status(self) -> str:
         """Describe the cluster in a few lines."""
-        found = self._processes()
+        found = self.processes()
         lines = [f"cluster {self.name}: {'healthy' if self.is_healthy() else 'not healthy' if found else 'not there'}"]
         if found:
             lines.append(f"KUBECONFIG={self.kubeconfig}")
@@ -346,7 +348,7 @@ class Cluster:
 
     def _daemon(self, program: str, *arguments: str, netns: Path | None, env: dict[str, str] | None = None) -> None:
         folder = binaries.CONTAINERD if program == "containerd" else binaries.KUBERNETES
-        command = [str(folder.build() / program), *arguments]
+        command = [str(folder.build() / program), *arguments, *self.more_arguments.get(program, ())]
         processes.start(command, log=self.logs / f"{program}.log", netns=netns, env=env)
 
     def _write_kubeconfig(self, server: str, certificate: Path, token: str) -> None:
@@ -407,19 +409,20 @@ class Cluster:
                 )
             time.sleep(0.05)
 
-    def _processes(self) -> dict[int, str]:
+    def processes(self) -> dict[int, str]:
+        """What runs of it, also what others started with its kubeconfig: process id to program."""
         return processes.belonging(cache.folder() / "bin", [self.state, self._sockets])
 
     # Removing it
 
     def _remove(self, what: str) -> None:
-        found = self._processes()
+        found = self.processes()
         if not found and not any(path.exists() for path in (self.state, self._sockets, network.namespace(self._id))):
             return
         with step(what):
             self._restore_kernel_settings()
             deadline = time.monotonic() + 20
-            while found := self._processes():  # again: containerd may just have started a shim
+            while found := self.processes():  # again: containerd may just have started a shim
                 processes.kill(found)
                 processes.wait_for_end(found, timeout_s=deadline - time.monotonic())
             if not self.control_plane_only or self._sockets.exists():
@@ -498,6 +501,7 @@ class Cluster:
             cache.files_key(_HERE, own),
             str(self.control_plane_only),
             str(self.egress),
+            repr(sorted(self.more_arguments.items())),
         )
 
     def _ctr(self, *arguments: str) -> str:
