@@ -243,7 +243,10 @@ class Cluster:
                 netns=netns,
             )
             self._wait(
-                certificate.exists, timeout_s=30, what="kube-apiserver wrote no certificate", log="kube-apiserver"
+                lambda: is_whole(certificate),
+                timeout_s=30,
+                what="kube-apiserver wrote no certificate",
+                log="kube-apiserver",
             )
             self._write_kubeconfig(at.api, certificate, token)
             self._wait(self._api_is_ready, timeout_s=60, what="kube-apiserver is not ready", log="kube-apiserver")
@@ -550,6 +553,11 @@ class _Endpoints:
             api_address="127.0.0.1",
             api_port=api,
         )
+
+
+def is_whole(certificate: Path) -> bool:
+    """Whether it is written to its end. The API server makes the file first: seen empty on a busy machine."""
+    return certificate.exists() and certificate.read_text().endswith("-----END CERTIFICATE-----\n")
 
 
 def _resolv_conf() -> Path:
