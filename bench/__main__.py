@@ -1,4 +1,8 @@
-"""All benchmarks, one after the other: `make bench`."""
+"""All benchmarks that take minutes at most, one after the other: `make bench`.
+
+Many services on one operator take longer, and say so: `bench.scale` (an API server of its own) and `bench.scale_kwok`
+(a real one).
+"""
 
 import subprocess
 import sys
