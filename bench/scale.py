@@ -78,6 +78,13 @@ class Running:
     port: int
 
     def cpu_s(self) -> float:
+        """Processor time so far.
+
+        Raises:
+            RuntimeError: It has ended. It must not count as idle.
+        """
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the operator has ended with {self.process.returncode}; its log is above")
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -38,8 +38,9 @@ from tests.specs import gateway_state
 Json = dict[str, Any]
 
 NAMESPACE = "default"
-#: Requests of ours that are under way at the same time.
-_AT_ONCE = 32
+#: Requests of ours that are under way at the same time. They keep two cores busy. More would only wait in the API server,
+#: and the operator's requests behind them: with 32 it lost its Lease on a machine that others used, too.
+_AT_ONCE = 8
 _KIND_OF = {right.kind.plural: right.kind.kind for right in kinds.RIGHTS}
 #: What a new revision needs beside the objects of its service.
 _REVISION_KINDS = {kind.plural for kind in (CONTROLLER_REVISIONS, DEPLOYMENTS, SERVICES)}
