@@ -196,7 +196,7 @@ async def test_leadership_ends_when_somebody_else_has_taken_it(
 
 
 async def test_a_request_that_hangs_does_not_outlast_the_deadline(
-    fake_api: FakeApi, clients: tuple[ApiClient, ApiClient]
+    fake_api: FakeApi, clients: tuple[ApiClient, ApiClient], caplog: pytest.LogCaptureFixture
 ) -> None:
     a = Replica(clients[0], "a", duration_s=1.0, renew_deadline_s=0.4, margin_s=0.1)
     await a.leads()
@@ -207,6 +207,7 @@ async def test_a_request_that_hangs_does_not_outlast_the_deadline(
         a.seconds += 0.1
         await asyncio.sleep(0.1)
     assert loop.time() - started < 1.0
+    assert "The lease was not renewed, trying again: no answer in time" in caplog.messages
 
 
 async def test_an_api_that_needs_three_seconds_does_not_cost_leadership(clients: tuple[ApiClient, ApiClient]) -> None:

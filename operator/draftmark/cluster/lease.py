@@ -115,7 +115,9 @@ class LeaseLock:
                     self._renewals = asyncio.create_task(self._keep_renewing(), name="lease renewals")
                     return True
             except (ApiError, TimeoutError) as error:
-                _log.warning("The lease could not be read or taken, trying again: %s", error or "no answer in time")
+                _log.warning(
+                    "The lease could not be read or taken, trying again: %s", str(error) or "no answer in time"
+                )
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._retry_s * random.uniform(0.8, 1.2))
         return False
@@ -143,7 +145,7 @@ class LeaseLock:
             except Conflict:
                 continue
             except (ApiError, TimeoutError) as error:
-                _log.warning("The lease was not released; it expires by itself: %s", error or "no answer in time")
+                _log.warning("The lease was not released; it expires by itself: %s", str(error) or "no answer in time")
                 return
 
     # Taking
@@ -222,7 +224,7 @@ class LeaseLock:
                         return f"the lease is held by {_holder(found) or 'nobody'}"
                     self._lease = await self._put(self._renewed(found))
         except (ApiError, TimeoutError) as error:
-            _log.warning("The lease was not renewed, trying again: %s", error or "no answer in time")
+            _log.warning("The lease was not renewed, trying again: %s", str(error) or "no answer in time")
             return ""
         self._renewed_at = started
         return ""
