@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from draftmark.api.conditions import shorten
 from draftmark.api.times import read_time
+from draftmark.facts.gpu_failures import GpuFailure, gpu_failure, unhealthy_device
 
 #: The one container of an engine pod.
 ENGINE_CONTAINER: Final = "engine"
@@ -65,8 +66,9 @@ def pod_problem(pod: Mapping[str, Any]) -> PodProblem | None:
     if pod.get("metadata", {}).get("deletionTimestamp"):
         return None
     status = pod.get("status", {})
+    node = pod.get("spec", {}).get("nodeName")
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        if (problem := _container_problem(container)) is not None:
+        if (problem := _container_problem(container, node)) is not None:
             return problem
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
@@ -78,6 +80,9 @@ def pod_problem(pod: Mapping[str, Any]) -> PodProblem | None:
                 weight=1,
             )
     if status.get("phase") == "Failed":
+        # Rejected by the kubelet; another pod is made at once, and may come to a node that is well.
+        if (failure := gpu_failure(status.get("message"), node=node)) is not None:
+            return _gpu_problem(failure, needs_human=False, weight=2)
         return PodProblem(
             code="PodFailed",
             message=f"The pod ended: {status.get('reason', 'no reason given')}. {_sentence(status.get('message'))}",
@@ -92,7 +97,7 @@ def restarts(pod: Mapping[str, Any]) -> int:
     return sum(int(c.get("restartCount", 0)) for c in pod.get("status", {}).get("containerStatuses") or ())
 
 
-def _container_problem(container: Mapping[str, Any]) -> PodProblem | None:
+def _container_problem(container: Mapping[str, Any], node: str | None) -> PodProblem | None:
     waiting = container.get("state", {}).get("waiting") or {}
     reason = str(waiting.get("reason", ""))
     if reason in _PULL_REASONS:
@@ -104,6 +109,8 @@ def _container_problem(container: Mapping[str, Any]) -> PodProblem | None:
             weight=3,
         )
     if reason in _CONFIG_REASONS:
+        if (failure := gpu_failure(waiting.get("message"), node=node)) is not None:
+            return _gpu_problem(failure, needs_human=True, weight=5)
         return PodProblem(
             code="ContainerConfigFailed",
             message=f"The container cannot be created: {_sentence(waiting.get('message'))} Create what is missing, "
@@ -113,11 +120,20 @@ def _container_problem(container: Mapping[str, Any]) -> PodProblem | None:
         )
     ended = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated")
     if ended and not container.get("ready"):
-        return _crash(container, ended)
+        return _crash(container, ended, node)
     return None
 
 
-def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem | None:
+def _gpu_problem(failure: GpuFailure, *, needs_human: bool, weight: int, times: str = "") -> PodProblem:
+    return PodProblem(
+        code=failure.code,
+        message=f"{failure.what}{times}: {_sentence(failure.line)} {failure.way_out}",
+        needs_human=needs_human,
+        weight=weight,
+    )
+
+
+def _crash(container: Mapping[str, Any], ended: Mapping[str, Any], node: str | None) -> PodProblem | None:
     restarts = int(container.get("restartCount", 0))
     exit_code = ended.get("exitCode")
     if exit_code == 0 and restarts == 0:
@@ -126,6 +142,15 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem
     lines = [line.strip() for line in str(ended.get("message") or "").splitlines() if line.strip()]
     # The very last line often only says that it ends; the cause stands above it.
     last = f" End of its log: {shorten(' | '.join(lines[-_LOG_LINES:]), 500)}" if lines else ""
+    if (name := str(container.get("name", ENGINE_CONTAINER))) != ENGINE_CONTAINER:
+        how = "was killed for memory" if ended.get("reason") == "OOMKilled" else f"ended with exit code {exit_code}"
+        return PodProblem(
+            code=f"{name.capitalize()}Crashed",
+            message=f"The container {name} {how} (restarted {restarts} times). It is "
+            f"Draftmark's own: please report it with its log.{last}",
+            needs_human=False,
+            weight=4,
+        )
     if ended.get("reason") == "OOMKilled":
         return PodProblem(
             code="OutOfMemory",
@@ -134,14 +159,10 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any]) -> PodProblem
             needs_human=True,
             weight=5,
         )
-    if (name := str(container.get("name", ENGINE_CONTAINER))) != ENGINE_CONTAINER:
-        return PodProblem(
-            code=f"{name.capitalize()}Crashed",
-            message=f"The container {name} ended with exit code {exit_code} (restarted {restarts} times). It is "
-            f"Draftmark's own: please report it with its log.{last}",
-            needs_human=False,
-            weight=4,
-        )
+    # What the kubelet was told of the device counts before what the log makes of it.
+    failure = unhealthy_device(container, node=node) or gpu_failure(ended.get("message"), node=node)
+    if failure is not None:
+        return _gpu_problem(failure, needs_human=True, weight=5, times=f" (restarted {restarts} times)")
     return PodProblem(
         code="EngineCrashed",
         message=f"The engine ended with exit code {exit_code} (restarted {restarts} times). Correct what its log names: "
