@@ -6,8 +6,14 @@ from draftmark.api.defaults import Defaults
 from draftmark.cluster.kinds import INFERENCE_SERVICES, MODEL_GATEWAYS, NODES, ROLE_BINDINGS, namespace_rules
 from draftmark.controller import main
 from draftmark.render.router import ROLE
-from tests.controller.conftest import Json, Rig, service
+from tests.controller import conftest
+from tests.controller.conftest import Json, Rig
 from tests.controller.test_gateways import eventually
+
+
+def service(name: str = "llama") -> Json:
+    """A service says its accelerator: nodes cannot be listed."""
+    return conftest.service(name, accelerator={"count": 0})
 
 
 def elsewhere(name: str = "other") -> Json:

@@ -51,6 +51,16 @@ def test_every_choice_leaves_a_reason() -> None:
     assert [r.code for r in planned(spec()).reasons] == ["EngineVersion", "MaxContextLength", "Concurrency"]
 
 
+def test_where_nodes_cannot_be_listed_the_accelerator_is_said() -> None:
+    namespaced = {"namespaced": True}
+    answer = refused(spec(), defaults=namespaced)
+    assert answer.code == "AcceleratorRequired"
+    assert "accelerator.count: 0 for CPU" in answer.message
+    assert planned(spec(accelerator={"count": 0}), defaults=namespaced).layout.gpus == 0
+    assert planned(spec(accelerator=GPU), defaults=namespaced).layout.product == "NVIDIA-L4"
+    assert planned(spec()).layout.gpus == 0
+
+
 def test_adapters_need_a_way_without_the_router() -> None:
     wanted = spec(model={"uri": "hf://o/r", "adapters": [{"name": "a", "uri": "hf://o/a"}]}, engine={"name": "vllm"})
     plan = planned(wanted)

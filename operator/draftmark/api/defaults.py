@@ -56,7 +56,7 @@ class Defaults(_Strict):
     network: NetworkDefaults | None = None
     namespaced: bool | None = None
     """True: the operator has rights in single namespaces only, so routers get a Role of their own instead of a binding
-    to the chart's ClusterRole."""
+    to the chart's ClusterRole, and services must say their accelerator, because nodes cannot be listed."""
 
     engines: Annotated[Mapping[str, EngineDefaults], Field(max_length=16)] | None = None
     registry_mirror: Annotated[str, Field(max_length=253)] | None = None

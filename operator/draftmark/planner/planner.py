@@ -50,7 +50,7 @@ def make_plan(
         source = parse_model_uri(spec.model.uri)
     except UnreadableUri as error:
         return Unplannable(code="UnreadableModelUri", message=str(error))
-    layout = _choose_layout(spec)
+    layout = _choose_layout(spec, defaults)
     if isinstance(layout, Unplannable):
         return layout
     reasons: list[Reason] = []
@@ -90,8 +90,15 @@ def make_plan(
     )
 
 
-def _choose_layout(spec: InferenceServiceSpec) -> Layout | Unplannable:
+def _choose_layout(spec: InferenceServiceSpec, defaults: Defaults) -> Layout | Unplannable:
     accelerator = spec.accelerator
+    if accelerator is None and defaults.namespaced:
+        # What is left open is chosen by the nodes, and CPU chosen for want of rights would be no choice.
+        return Unplannable(
+            code="AcceleratorRequired",
+            message="accelerator is not set, and this operator works in some namespaces only: it may not list the nodes "
+            "to choose by. Set accelerator.product, or accelerator.count: 0 for CPU.",
+        )
     if accelerator is None or accelerator.count == 0:
         return Layout(gpus=0)
     resource = accelerator.resource_name or DEFAULT_RESOURCE
