@@ -639,6 +639,13 @@ def _refuse_bypasses(wanted: Wanted) -> Unplannable | None:
         problems = [p.message for p in check_args(wanted.table, wanted.args, RESERVED)]
     else:
         problems = _reserved_without_table(wanted.args)
+    given = names_in(wanted.args)
+    if "--enable-auto-tool-choice" in given and "--tool-call-parser" not in given:
+        # Not argparse says so but what looks at its result, so no flag table knows it.
+        problems.append(
+            "--enable-auto-tool-choice needs a parser for the model's calls. Add --tool-call-parser with the model's "
+            "(hermes, llama3_json, mistral ...), or remove it."
+        )
     return Unplannable(code="InvalidArgs", message=" ".join(problems)) if problems else None
 
 
