@@ -88,7 +88,7 @@ class World:
 
         for kind in child_kinds():
             self.children[kind] = watch(kind, self._on_child, None, _OURS)
-        self.pods = watch(PODS, self._on_pod, _slim_pod, _OURS)
+        self.pods = watch(PODS, self._on_pod, slim_pod, _OURS)
         self.claims = watch(PERSISTENT_VOLUME_CLAIMS, self._on_claim, _slim_claim)
         self.nodes = (
             Informer(self.client, NODES, on_change=self._on_node, project=_slim_node) if not self.namespaces else None
@@ -282,14 +282,17 @@ def _pick(item: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return {key: item[key] for key in keys if key in item}
 
 
-def _slim_pod(pod: Mapping[str, Any]) -> Json:
+def slim_pod(pod: Mapping[str, Any]) -> Json:
     """What a decision or a condition needs of a pod: thousands are kept."""
     return {
         "metadata": {
             **_pick(pod["metadata"], ("name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp")),
             "annotations": _pick(pod["metadata"].get("annotations") or {}, _ANNOTATIONS),
         },
-        "spec": {"volumes": [v for v in pod.get("spec", {}).get("volumes") or () if "persistentVolumeClaim" in v]},
+        "spec": {
+            **_pick(pod.get("spec", {}), ("nodeName",)),
+            "volumes": [v for v in pod.get("spec", {}).get("volumes") or () if "persistentVolumeClaim" in v],
+        },
         "status": _pick(
             pod.get("status", {}),
             ("phase", "reason", "message", "podIP", "conditions", "containerStatuses", "initContainerStatuses"),
