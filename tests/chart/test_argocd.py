@@ -7,11 +7,22 @@ from typing import Any
 
 import pytest
 import yaml
-from lupa import lua51
 
 from draftmark.api import names
 from draftmark.api.crd import inference_service_crd, model_gateway_crd
 from draftmark.cluster.kinds import RIGHTS
+from tests.chart.argocd_health import (
+    ARGOCD,
+    DEGRADED,
+    HEALTHY,
+    PROGRESSING,
+    RECORDED,
+    SUSPENDED,
+    health,
+    is_recorded,
+    recorded,
+    script_of,
+)
 from tests.chart.test_chart import CHART, render
 from tests.golden_model_gateway import service as model_service
 from tests.model_gateway.test_decide import pod
@@ -22,38 +33,6 @@ from tests.test_status import SITUATIONS, Situation, conditions, status_of
 from tests.upgrade.test_upgrade import CASES, read
 
 Object = dict[str, Any]
-
-ARGOCD = CHART / "argocd"
-#: What a script finds in Argo CD, which opens only the base and the table library. Source: argo-cd, util/lua/lua.go.
-OPENED = {"assert", "error", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset", "select", "setmetatable",
-          "getmetatable", "table", "tonumber", "tostring", "type", "unpack", "xpcall", "_G", "_VERSION"}  # fmt: skip
-#: Health that Argo CD knows, and a script may answer with.
-HEALTHY, PROGRESSING, DEGRADED, SUSPENDED = "Healthy", "Progressing", "Degraded", "Suspended"
-
-
-def script_of(kind: str) -> Path:
-    return ARGOCD / names.GROUP / kind / "health.lua"
-
-
-def health(kind: str, item: Object) -> tuple[str, str]:
-    """Status and message, as Argo CD would show them."""
-    lua = lua51.LuaRuntime(unpack_returned_tuples=True, register_eval=False, register_builtins=False)
-    for name in list(lua.globals()):
-        if name not in OPENED:
-            lua.globals()[name] = None
-    lua.globals().obj = as_table(lua, item)
-    answer = lua.execute(script_of(kind).read_text("utf-8"))
-    assert set(answer) == {"status", "message"}
-    return answer.status, answer.message
-
-
-def as_table(lua: Any, value: Any) -> Any:
-    """JSON data as Argo CD hands it over: null is nil, so the key is absent."""
-    if isinstance(value, dict):
-        return lua.table_from({k: as_table(lua, v) for k, v in value.items() if v is not None})
-    if isinstance(value, list | tuple):
-        return lua.table_from([as_table(lua, v) for v in value])
-    return value
 
 
 def service_in(situation: Situation) -> Object:
@@ -100,6 +79,24 @@ def test_health_of_a_service(situation: str, expected: str, parts: tuple[str, ..
     status, message = health(names.KIND, named(situation))
     assert status == expected
     assert [part for part in parts if part not in message] == []
+
+
+def test_health_of_what_a_cluster_told_is_there_for_each() -> None:
+    assert is_recorded() == set(RECORDED)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_health_of_what_a_cluster_told(name: str) -> None:
+    """Recorded by tests/e2e/test_argocd.py, which compares it with what its cluster tells."""
+    item = recorded(name)
+    status, message = health(item["kind"], item)
+    assert status == RECORDED[name]
+    told = {condition["type"]: condition for condition in item["status"]["conditions"]}
+    assert message in {text for c in told.values() for text in (c["message"], f"{c['reason']}: {c['message']}")} | {
+        "spec.paused is true: nothing is changed. Set it to false to go on."
+    }
+    item["metadata"]["generation"] += 1
+    assert health(item["kind"], item)[0] == PROGRESSING
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)

@@ -4,19 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from draftmark.api import names
 from draftmark.cluster.kinds import INFERENCE_SERVICES, Kind, child_kinds
 from e2e.cluster.choose import Own
 from e2e.cluster.images import REPOSITORY
-from e2e.tools import SYSTEM_NAMESPACE, read_defaults
-from tests.e2e.api import Json, Namespace
+from e2e.tools import SYSTEM_NAMESPACE
+from tests.e2e.api import Namespace
 from tests.e2e.installed import HOME, Client, Installed
 from tests.e2e.processes import command_in
+from tests.e2e.rendered import missing, render
 
 COMPLETE = """
 import httpx, json, sys
@@ -110,36 +109,13 @@ def test_render_prints_what_runs(home: Namespace, installed: Installed, tmp_path
     service = home.wait_until_ready("picture")
     live = {(kind.kind, name): item for (kind, name), item in home.children("picture").items()}
 
-    rendered = _render(service, installed, tmp_path)
+    rendered = render(service, installed, tmp_path)
 
     assert set(rendered) == set(live)
     for key, wanted in rendered.items():
         if key[0] == "ConfigMap":
             continue  # the gateway's configuration holds the router's address and what is ready: both come later
-        assert _missing(wanted, live[key], "/".join(key)) == []
-
-
-def _render(service: Json, installed: Installed, folder: Path) -> dict[tuple[str, str], Json]:
-    files = {"service.yaml": yaml.safe_dump(service), "defaults.yaml": read_defaults(installed.tools)}
-    files["nodes.yaml"] = installed.tools.kubectl("get", "nodes", "-o", "yaml")
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    command = [sys.executable, "-m", "draftmark.cli", "render", f"--filename={folder}/service.yaml"]
-    command += [f"--defaults={folder}/defaults.yaml", f"--nodes={folder}/nodes.yaml"]
-    environment = {"PYTHONPATH": str(REPOSITORY / "operator"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
-
-
-def _missing(wanted: Any, live: Any, path: str) -> list[str]:
-    """Where the live object lacks something of the rendered one; what others added to it is theirs."""
-    if isinstance(wanted, dict) and isinstance(live, dict):
-        return [p for key, value in wanted.items() for p in _missing(value, live.get(key), f"{path}.{key}")]
-    if isinstance(wanted, list) and isinstance(live, list) and len(wanted) == len(live):
-        pairs = zip(wanted, live, strict=True)
-        return [p for i, (one, other) in enumerate(pairs) for p in _missing(one, other, f"{path}[{i}]")]
-    return [] if wanted == live else [f"{path}: {wanted!r} is {live!r}"]
+        assert missing(wanted, live[key], "/".join(key)) == []
 
 
 def test_the_operator_may_not_read_secrets(installed: Installed) -> None:
