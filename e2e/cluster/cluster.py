@@ -102,6 +102,11 @@ class Cluster:
         return self.state / "logs"
 
     @property
+    def network_namespace(self) -> Path:
+        """Where the node and its pods are; only there are the pods' addresses reached."""
+        return network.namespace(self._id)
+
+    @property
     def programs(self) -> tuple[str, ...]:
         """What runs while the cluster does."""
         control_plane = ("etcd", "kube-apiserver", "kube-controller-manager")

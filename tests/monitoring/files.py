@@ -39,11 +39,12 @@ def dashboard() -> dict[str, Any]:
     return loaded
 
 
-def dashboard_queries() -> Iterator[tuple[str, str]]:
-    """Title of the panel and query, with everything chosen."""
+def dashboard_queries(*, namespace: str = ".*", inference_service: str = ".*") -> Iterator[tuple[str, str]]:
+    """Title of the panel and query, with what is chosen as a regular expression."""
+    chosen = {"namespace": namespace, "inference_service": inference_service}
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", ()):
-            yield panel["title"], re.sub(r"\$(namespace|inference_service)\b", ".*", target["expr"])
+            yield panel["title"], re.sub(r"\$(\w+)\b", lambda found: chosen[found[1]], target["expr"])
 
 
 def metrics_in(expression: str) -> set[str]:

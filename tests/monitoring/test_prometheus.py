@@ -1,7 +1,6 @@
 """The rules by promtool, and the dashboard's queries by a Prometheus that scrapes what the parts of a service tell."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,20 +8,16 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import httpx
 import pytest
-import yaml
 from prometheus_client import generate_latest
 
 from draftmark.controller.telemetry import ServiceSeen, Telemetry
 from e2e.cluster import prometheus
 from tests.controller.test_telemetry import in_situation
-from tests.gateway.conftest import free_ports
 from tests.monitoring.files import RULES, dashboard_queries
+from tests.monitoring.server import ask, failed_rules, running
 
 HERE = Path(__file__).parent
-#: Seconds until everything was scraped and recorded several times, once a second. A guess, with room.
-PATIENCE_S = 60
 
 
 def promtool(*arguments: str) -> None:
@@ -93,7 +88,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Texts)
     Thread(target=server.serve_forever, daemon=True).start()
-    (port,) = free_ports(1)
     scrape = [
         {
             "job_name": name,
@@ -105,54 +99,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         }
         for name, labels in TARGETS.items()
     ]
-    timing = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-    config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump({"global": timing, "rule_files": [str(RULES)], "scrape_configs": scrape}))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                str(prometheus.server()),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        with closing(server.socket):
-            found = f"http://127.0.0.1:{port}"
-            _wait(found, folder / "log")
-            yield found
-            server.shutdown()
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait(url: str, log: Path) -> None:
-    """Until a rule has recorded what needs two scrapes, from samples that another rule recorded."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            if ask(url, "count_over_time(draftmark:gateway_responses:rate2m[1m]) > 2"):
-                return
-        except httpx.HTTPError:
-            pass  # it is starting
-        time.sleep(0.5)
-    pytest.fail(f"Prometheus has recorded nothing in {PATIENCE_S} s: {log.read_text()[-2000:]}")
-
-
-def ask(url: str, query: str) -> list[Any]:
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=10)
-    answer.raise_for_status()
-    return list(answer.json()["data"]["result"])
+    with closing(server.socket), running(scrape, folder) as found:
+        yield found
+        server.shutdown()
 
 
 def test_no_rule_fails(url: str) -> None:
-    groups = httpx.get(f"{url}/api/v1/rules", timeout=10).json()["data"]["groups"]
-    assert groups
-    assert [(rule["name"], rule["lastError"]) for g in groups for rule in g["rules"] if rule["health"] == "err"] == []
+    assert failed_rules(url) == []
 
 
 @pytest.mark.parametrize(("title", "query"), list(dashboard_queries()))
