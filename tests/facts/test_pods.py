@@ -86,3 +86,29 @@ def test_a_container_of_our_own_that_ends_is_no_fault_of_the_users() -> None:
     assert problem is not None
     assert (problem.code, problem.needs_human) == ("HaproxyCrashed", False)
     assert "bad config" in problem.message
+
+
+#: What llama-server v0.7.0 wrote in a cluster without a way out.
+WITHOUT_A_HUB = """0.00.001.079 I srv  llama_server: initializing ...
+0.00.061.409 E get_repo_commit: error: HTTPLIB failed: Could not establish connection
+0.00.061.921 W get_repo_files: failed to resolve commit for Qwen/Qwen2.5-0.5B-Instruct-GGUF
+0.00.067.623 E cmn  common_init_: failed to load model ''
+0.00.067.640 I srv    operator(): operator(): cleaning up before exit...
+0.00.069.847 E srv  llama_server: exiting due to model loading error
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (WITHOUT_A_HUB, "HTTPLIB failed: Could not establish connection"),
+        ("huggingface_hub.errors.GatedRepoError: 401 Client Error.\nEngine core failed.", "GatedRepoError"),
+        ("OSError: We couldn't connect to 'https://huggingface.co' to load the files", "couldn't connect"),
+    ],
+)
+def test_a_model_that_does_not_come_is_told_with_the_ways_to_have_it(log: str, line: str) -> None:
+    problem = pod_problem(crashed_pod(R, log=log))
+    assert problem is not None
+    assert (problem.code, problem.needs_human) == ("ModelDownloadFailed", True)
+    assert line in problem.message
+    assert "oci://" in problem.message

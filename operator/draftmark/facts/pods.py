@@ -1,6 +1,6 @@
 """What is wrong with a pod, read from its status, in the words of somebody who has to mend it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -20,6 +20,19 @@ _PULL_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+#: What an engine says when a model does not come, in small letters; the first that is found is told. Sources: llama-server
+#: v0.7.0, seen without a network; errors of huggingface_hub (huggingface_hub/errors.py) and of transformers by name.
+_DOWNLOAD_SIGNS: Final = (
+    "httplib failed",
+    "gatedrepoerror",
+    "repositorynotfounderror",
+    "revisionnotfounderror",
+    "couldn't connect to 'https://huggingface.co'",
+    "localentrynotfounderror",
+    "failed to resolve commit for",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +176,15 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any], node: str | N
     failure = unhealthy_device(container, node=node) or gpu_failure(ended.get("message"), node=node)
     if failure is not None:
         return _gpu_problem(failure, needs_human=True, weight=5, times=f" (restarted {restarts} times)")
+    if (line := _first_sign(lines)) is not None:
+        return PodProblem(
+            code="ModelDownloadFailed",
+            message=f"The model was not downloaded (restarted {restarts} times): {_sentence(line)} Let the pods reach the hub, "
+            "correct model.uri or model.revision, set model.authSecretRef where a token is asked for, or bring the model "
+            "with pvc:// or oci://.",
+            needs_human=True,
+            weight=4,
+        )
     return PodProblem(
         code="EngineCrashed",
         message=f"The engine ended with exit code {exit_code} (restarted {restarts} times). Correct what its log names: "
@@ -170,6 +192,10 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any], node: str | N
         needs_human=True,
         weight=4,
     )
+
+
+def _first_sign(lines: Sequence[str]) -> str | None:
+    return next((line for sign in _DOWNLOAD_SIGNS for line in lines if sign in line.lower()), None)
 
 
 def _sentence(text: object) -> str:
