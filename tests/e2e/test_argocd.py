@@ -28,7 +28,7 @@ from tests.e2e.test_kubectl import draftmark
 
 NAMESPACE = "e2e-argocd"
 MANAGER = "argocd-controller"
-#: Set to write what is told into tests/chart/recorded, in place of a comparison with it.
+#: Set to `health` to write what is told into tests/chart/recorded, in place of a comparison with it.
 RECORD = "DRAFTMARK_RECORD"
 
 
@@ -73,10 +73,10 @@ class Application:
     def tell(self, step: str, name: str) -> None:
         """Compare an object with what was recorded of it at this step, and its health with what Argo CD is to show."""
         item = self.live(self.git[name])
-        if os.environ.get(RECORD):
+        if os.environ.get(RECORD) == "health":
             record(step, item)
         assert health(item["kind"], item)[0] == RECORDED[step], json.dumps(item.get("status"), indent=1)
-        assert _told(item) == _told(recorded(step)), f"set {RECORD}=1 to record it anew"
+        assert _told(item) == _told(recorded(step)), f"{RECORD}=health records it anew"
 
     def _apply(self, item: Json, *words: str) -> str:
         return self.namespace.tools.kubectl(

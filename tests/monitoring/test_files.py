@@ -92,7 +92,7 @@ def test_dashboard_is_whole() -> None:
 
 
 def test_what_a_cluster_told_is_documented_for_each_query() -> None:
-    """A query that was changed is to be asked again: DRAFTMARK_RECORD=1, tests/e2e/test_monitoring.py."""
+    """A query that was changed is to be asked again: DRAFTMARK_RECORD=dashboard, tests/e2e/test_monitoring.py."""
     rows = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| ")][2:]
     queries = list(dashboard_queries(namespace="e2e"))
     assert [
