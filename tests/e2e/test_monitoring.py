@@ -4,25 +4,20 @@ With DRAFTMARK_RECORD=dashboard what each query told is written to docs/dashboar
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
-from e2e.cluster.choose import Own
-from e2e.cluster.images import REPOSITORY
 from tests.e2e.api import Namespace, eventually
 from tests.e2e.flow import current_revision, standin_service
 from tests.e2e.installed import HOME, Client, Installed, inference_service
 from tests.e2e.load import Load, sending
+from tests.e2e.scraping import scraping
 from tests.monitoring.files import dashboard_queries
 from tests.monitoring.recorded import write
-from tests.monitoring.server import ask, failed_rules, running
+from tests.monitoring.server import ask, failed_rules
 
 RECORD: Final = "DRAFTMARK_RECORD"
 #: Panels that show nothing here: llama.cpp tells neither histograms nor its KV cache, and there is no GPU.
@@ -38,17 +33,6 @@ BUSY, REFUSED = "watched", "watched-refused"
 PLACES, CLIENTS = 2, 6
 
 
-def scrape_configs(kubeconfig: Path) -> list[dict[str, Any]]:
-    """Those of the documentation; only the way to the API server is put in, for this Prometheus is in no pod."""
-    text = (REPOSITORY / "docs" / "monitoring.md").read_text("utf-8")
-    [block] = re.findall(r"```yaml\n(scrape_configs:.*?)```", text, re.DOTALL)
-    found: list[dict[str, Any]] = yaml.safe_load(block)["scrape_configs"]
-    for job in found:
-        for discovery in job["kubernetes_sd_configs"]:
-            discovery["kubeconfig_file"] = str(kubeconfig)
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Watched:
     """What Prometheus told while the services were busy."""
@@ -62,9 +46,6 @@ class Watched:
 def watched(
     home: Namespace, installed: Installed, client: Client, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
-    if not isinstance(installed.target, Own):
-        pytest.skip("the pods' addresses are only in reach on a node that we made")
-    cluster = installed.target.cluster
     home.apply(
         standin_service(
             installed, BUSY, behaviour={"TOKEN_MS": 50}, workload={"concurrency": PLACES}, traffic={"queueTimeout": "60s"}
@@ -76,16 +57,11 @@ def watched(
     real = home.service("good")["status"]["url"]
     busy = Load(url=url, model=BUSY, ids="watched", count=0, workers=CLIENTS, tokens=20)
     noise = Load(url=real, model="good", ids="good", count=0, workers=1, tokens=16, is_noise=True)
-    node = urlsplit(yaml.safe_load(cluster.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]).hostname
-    assert node is not None
     with (
         sending(installed.tools, busy),
         sending(installed.tools, noise),
-        running(
-            scrape_configs(cluster.kubeconfig), tmp_path_factory.mktemp("prometheus"),
-            every="2s", address=node, netns=cluster.network_namespace,
-        ) as prometheus,
-    ):  # fmt: skip
+        scraping(installed, tmp_path_factory.mktemp("prometheus")) as prometheus,
+    ):
         for name in (BUSY, "good"):
             query = f'draftmark:generation_tokens:rate2m{{inference_service="{name}"}} > 0'
             eventually(f"tokens of {name} are counted", lambda q=query: ask(prometheus, q), within_s=40)  # type: ignore[misc]
@@ -95,7 +71,7 @@ def watched(
         eventually("a reconcile is counted", lambda: ask(prometheus, p99), within_s=40)
         told = {query: ask(prometheus, query) for _, query in QUERIES}
         if os.environ.get(RECORD) == "dashboard":
-            write([(title, query, told[query]) for title, query in QUERIES], is_untold=is_untold)
+            write("llama.cpp", [(title, query, told[query]) for title, query in QUERIES])
         yield Watched(prometheus, told)
 
 

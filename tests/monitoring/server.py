@@ -15,8 +15,6 @@ from e2e.cluster import prometheus
 from tests.gateway.conftest import free_ports
 from tests.monitoring.files import RULES
 
-#: Seconds until everything was scraped and recorded several times. A guess, with room.
-PATIENCE_S: Final = 60
 #: Recorded from samples that another rule recorded, and from two scrapes of each target.
 _SLOWEST: Final = "draftmark:gateway_responses:rate2m"
 
@@ -29,6 +27,7 @@ def running(
     every: str = "1s",
     address: str = "127.0.0.1",
     netns: Path | None = None,
+    patience_s: float = 60.0,
 ) -> Iterator[str]:
     """A Prometheus that has scraped and recorded for a while; its URL.
 
@@ -38,6 +37,7 @@ def running(
         every: Between two scrapes, and two evaluations.
         address: Where it listens.
         netns: Network namespace that it runs in. Default: the machine's.
+        patience_s: Seconds until everything was scraped and recorded several times. A guess, with room.
     """
     (port,) = free_ports(1)
     timing = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
@@ -48,15 +48,15 @@ def running(
     with log_file.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             url = f"http://{address}:{port}"
-            _wait(url, log_file)
+            _wait(url, log_file, patience_s)
             yield url
         finally:
             process.terminate()
             process.wait(10)
 
 
-def _wait(url: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def _wait(url: str, log: Path, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         try:
             if ask(url, f"count_over_time({_SLOWEST}[1m]) > 2"):
@@ -64,7 +64,7 @@ def _wait(url: str, log: Path) -> None:
         except httpx.HTTPError:
             pass  # it is starting
         time.sleep(0.5)
-    pytest.fail(f"Prometheus has recorded nothing in {PATIENCE_S} s: {log.read_text()[-2000:]}")
+    pytest.fail(f"Prometheus has recorded nothing in {patience_s:g} s: {log.read_text()[-2000:]}")
 
 
 def ask(url: str, query: str) -> list[Any]:
