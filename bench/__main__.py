@@ -1,13 +1,9 @@
-"""All benchmarks that take minutes at most, one after the other: `make bench`.
-
-Many services on one operator take longer, and say so: `bench.scale` (an API server of its own) and `bench.scale_kwok`
-(a real one).
-"""
+"""All benchmarks, one after the other: `make bench`. Most take a minute or two; the last two a quarter of an hour each."""
 
 import subprocess
 import sys
 
-MODULES = ("bench.decisions", "bench.cluster_memory", "bench.data_path")
+MODULES = ("bench.decisions", "bench.cluster_memory", "bench.data_path", "bench.scale", "bench.scale_kwok")
 
 if __name__ == "__main__":
     for module in MODULES:

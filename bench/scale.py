@@ -34,6 +34,8 @@ SPEC: dict[str, Any] = {
 #: Edits that are timed, and the seconds between two.
 EDITS, EDIT_EVERY_S = 200, 0.1
 IDLE_S = 60
+#: Seconds without a write after which no rollout is under way: the queue's time-out of a service that names none is 30.
+SETTLED_S = 45
 #: Seconds that it takes to see that the operator is idle.
 CALM_S = 2
 EVENTS = 20_000
@@ -177,11 +179,13 @@ def measure(
     count: int,
     cluster: dict[str, str],
     user: dict[str, str],
+    edit_every_s: float = EDIT_EVERY_S,
     after_phase: Callable[[Running], None] = lambda running: None,
 ) -> None:
     """Print a line or two for each phase.
 
     Args:
+        edit_every_s: Seconds between two edits.
         cluster, user: How the operator reaches the API server, as a kubeconfig has them.
         after_phase: Called when the operator has come to rest after a phase.
     """
@@ -224,15 +228,15 @@ def measure(
         edits = min(EDITS, count)
         for number in range(edits):
             server("edit", names=[f"s{number * (count // edits):05d}"], spec={"workload": {"concurrency": 7}})
-            time.sleep(EDIT_EVERY_S)
+            time.sleep(edit_every_s)
         until(lambda: len(server()["took"]) == edits)
         times = server()["took"]
         print(
-            f"{edits} edits, one each {EDIT_EVERY_S} s: new revision's objects created after p50 {share(times, 50):.3f} s, "
+            f"{edits} edits, one each {edit_every_s:g} s: new revision's objects created after p50 {share(times, 50):.3f} s, "
             f"p99 {share(times, 99):.3f} s, at most {times[-1]:.3f} s",
             flush=True,
         )
-        until(lambda: server()["ready"] == count)
+        _wait_until_settled(server)
         running.wait_until_idle()
         print(f"  until all were rolled out: {running.cpu_s() - cpu:.0f} CPU seconds", flush=True)
         after_phase(running)
@@ -251,6 +255,16 @@ def measure(
             flush=True,
         )
         after_phase(running)
+
+
+def _wait_until_settled(server: Server) -> None:
+    """Until nothing was written for a while: a revision that was replaced goes when the gateways' queues are certainly
+    empty."""
+    before, since = server()["writes"], time.monotonic()
+    while time.monotonic() - since < SETTLED_S:
+        time.sleep(1)
+        if (now := server()["writes"]) != before:
+            before, since = now, time.monotonic()
 
 
 def _written(told: dict[str, Any]) -> str:

@@ -49,6 +49,8 @@ _POD_NETWORK = "10.128.0.0/9"
 _OPERATOR_NAMESPACE = "draftmark-system"
 _OPERATOR = "draftmark"
 _GPUS_PER_NODE = 8
+#: Seconds between two edits. One rollout takes all these programs together more than a second on one core.
+EDIT_EVERY_S = 1.0
 _CONTROLLERS = (
     "deployment-controller",
     "replicaset-controller",
@@ -78,7 +80,7 @@ def main() -> None:
         server = Surroundings(cluster)
         try:
             shares = Shares(cluster, server)
-            measure(server, count, _reached(cluster), user, shares.show)
+            measure(server, count, _reached(cluster), user, edit_every_s=EDIT_EVERY_S, after_phase=shares.show)
         finally:
             server.stop()
 
