@@ -25,11 +25,13 @@ class Item:
 
     def like(self, item: Mapping[str, Any]) -> "Item":
         """The step to another item of the same list."""
-        return _item(item, tuple(key for key, _ in self.keys))
+        keys = tuple(key for key, _ in self.keys)
+        return _item(keys, _values(item, keys))
 
 
-Step = str | int | Item
-Path = tuple[Step, ...]
+Path = tuple[str | int | Item, ...]
+#: A step on the way: of an item its keys and their values, of which an Item is made where there is a difference.
+_Step = str | int | tuple[tuple[str, ...], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def path_text(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _compare(found: list[Difference], path: list[Step], name: str, intent: Any, live: Any) -> None:
+def _compare(found: list[Difference], path: list[_Step], name: str, intent: Any, live: Any) -> None:
     """Add to `found` where `live` does not hold `intent`.
 
     Tens of thousands of objects are compared after a restart, hence one path that grows and shrinks, and no generators.
@@ -138,14 +140,14 @@ def _compare(found: list[Difference], path: list[Step], name: str, intent: Any, 
         found.append(_difference(path, live))
 
 
-def _compare_lists(found: list[Difference], path: list[Step], name: str, intent: list[Any], live: list[Any]) -> None:
+def _compare_lists(found: list[Difference], path: list[_Step], name: str, intent: list[Any], live: list[Any]) -> None:
     for keys in _MERGE_KEYS.get(name, ()):
         if all(isinstance(item, dict) and keys[0] in item for item in intent):
-            by_key = {_item(item, keys): item for item in live if isinstance(item, dict)}
+            by_values = {_values(item, keys): item for item in live if isinstance(item, dict)}
             for item in intent:
-                step = _item(item, keys)
-                path.append(step)
-                _compare(found, path, name, item, by_key.get(step, _NOTHING))
+                values = _values(item, keys)
+                path.append((keys, values))
+                _compare(found, path, name, item, by_values.get(values, _NOTHING))
                 path.pop()
             return
     if len(intent) != len(live):
@@ -161,8 +163,16 @@ def _compare_lists(found: list[Difference], path: list[Step], name: str, intent:
         found.append(_difference(path, live))
 
 
-def _item(item: Mapping[str, Any], keys: tuple[str, ...]) -> Item:
-    return Item(tuple((key, item.get(key, _KEY_DEFAULTS.get(key, ""))) for key in keys))
+def _values(item: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Any, ...]:
+    """What identifies an item of a list."""
+    first = keys[0]
+    if len(keys) == 1:
+        return (item.get(first, _KEY_DEFAULTS.get(first, "")),)
+    return tuple([item.get(key, _KEY_DEFAULTS.get(key, "")) for key in keys])
+
+
+def _item(keys: tuple[str, ...], values: tuple[Any, ...]) -> Item:
+    return Item(tuple(zip(keys, values, strict=True)))
 
 
 def _same(intent: Any, live: Any) -> bool:
@@ -176,7 +186,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_quantity(path: Sequence[Step]) -> bool:
+def _is_quantity(path: Sequence[_Step]) -> bool:
     return any(step in _QUANTITIES for step in path[-2:] if isinstance(step, str))
 
 
@@ -187,5 +197,6 @@ def _same_quantity(intent: Any, live: Any) -> bool:
         return False
 
 
-def _difference(path: Sequence[Step], live: Any) -> Difference:
-    return Difference(tuple(path), "" if live is _NOTHING else json.dumps(live, sort_keys=True))
+def _difference(path: Sequence[_Step], live: Any) -> Difference:
+    steps = tuple(_item(*step) if isinstance(step, tuple) else step for step in path)
+    return Difference(steps, "" if live is _NOTHING else json.dumps(live, sort_keys=True))
