@@ -41,12 +41,12 @@ class Rig:
     gateways: Gateways
     woken: list[Key] = field(default_factory=list)
 
-    def add_pod(self, number: int, state: Any = None, *, is_ready: bool = True) -> str:
+    def add_pod(self, number: int, state: Any = None, *, is_ready: bool = True, service: str = KEY[1]) -> str:
         """A gateway pod that works with something; returns its address."""
         address = f"127.0.0.{number}"
         labels = {
             names.LABEL_MANAGED_BY: names.MANAGED_BY,
-            **names.selector_labels(KEY[1], names.ROLE_GATEWAY),
+            **names.selector_labels(service, names.ROLE_GATEWAY),
         }
         pod = self.api.add(
             PODS,
@@ -110,6 +110,25 @@ async def test_a_pod_that_is_behind_is_hurried_once_and_the_service_is_looked_at
     assert rig.woken == [KEY]
     assert rig.see(1).runtime == "r2"
     assert rig.pokes() == ["c1.r2.0"]
+
+
+async def test_services_that_can_wait_are_asked_one_after_another_and_others_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart, when nothing is known of any gateway."""
+    monkeypatch.setattr(gateways, "_EVERY_S", 2.0)
+    at_rest = replace(TARGET, is_decisive=False)
+    addresses = {name: rig.add_pod(n, NEW, service=name) for n, name in enumerate(("a", "b", "c", "changes"), 1)}
+    for name in addresses:
+        rig.world.services[KEY[0], name] = {"metadata": {"name": name, "namespace": KEY[0], "uid": name}}
+        rig.gateways.follow((KEY[0], name), TARGET if name == "changes" else at_rest)
+    await asyncio.sleep(0.2)
+    assert sorted(rig.pods.asked) == sorted([addresses["a"], addresses["changes"]])
+    # What is asked of it changes: somebody waits for that.
+    rig.gateways.follow((KEY[0], "c"), replace(at_rest, runtime="r3"))
+    await eventually(lambda: addresses["c"] in rig.pods.asked, within_s=1.0)
+    assert addresses["b"] not in rig.pods.asked
+    await eventually(lambda: addresses["b"] in rig.pods.asked)
 
 
 async def test_a_pod_that_stays_behind_is_hurried_again_and_not_for_ever(rig: Rig) -> None:

@@ -39,6 +39,8 @@ SILENT_AFTER_S: Final = 5.0
 _TIMEOUT_S: Final = 2.0
 #: Pods that are asked at the same time. After a restart all of thousands are due, and what waits for its turn is not silent.
 _ASKED_AT_ONCE: Final = 64
+#: Seconds between two services of those that can wait. A guess: 5,000 take 100 s, in which the kubelets look by themselves.
+_EVERY_S: Final = 0.02
 _FIELD_MANAGER: Final = "draftmark-gateway"
 
 
@@ -99,6 +101,8 @@ class Gateways:
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_ASKED_AT_ONCE))
     _http: aiohttp.ClientSession | None = None
     _is_stopped: bool = False
+    #: When the last of those that can wait is asked, on the loop's clock.
+    _next_turn: float = 0.0
 
     def follow(self, key: Key, target: GatewayTarget) -> None:
         """Work towards a target until the pods have it; a new target takes the place of the one before.
@@ -116,7 +120,17 @@ class Gateways:
             self.leave(key)
         if not target.is_awaited:
             return
-        self._following[key] = (target, asyncio.create_task(self._follow(key, target), name=f"gateways {key}"))
+        # Nothing is known of a gateway after a restart, and then those of all services are asked. Where nothing is decided
+        # by the answer, it can wait.
+        can_wait = running is None and not target.is_decisive and not self.world.gateways.get(key)
+        later_s = self._turn_in_s() if can_wait else 0.0
+        self._following[key] = (target, asyncio.create_task(self._follow(key, target, later_s), name=f"gateways {key}"))
+
+    def _turn_in_s(self) -> float:
+        """Seconds until it is the turn of one more service of those that can wait."""
+        now = asyncio.get_running_loop().time()
+        self._next_turn = max(self._next_turn + _EVERY_S, now)
+        return self._next_turn - now
 
     def leave(self, key: Key) -> None:
         """Ask no more."""
@@ -132,7 +146,8 @@ class Gateways:
         if self._http is not None:
             await self._http.close()
 
-    async def _follow(self, key: Key, target: GatewayTarget) -> None:
+    async def _follow(self, key: Key, target: GatewayTarget, later_s: float) -> None:
+        await asyncio.sleep(later_s)
         loop = asyncio.get_running_loop()
         began = loop.time()
         poked: dict[str, tuple[int, float]] = {}
