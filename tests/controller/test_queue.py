@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from itertools import pairwise
+from itertools import count, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -350,3 +352,18 @@ async def test_whoever_tries_again_waits_as_long_as_the_api_server_asks() -> Non
     await queue.drain(0.1)
     await asyncio.wait_for(task, 1)
     assert seen[1] - seen[0] >= 0.3
+
+
+def test_the_age_can_be_read_while_keys_come() -> None:
+    """The metrics are written in another thread, so a key may come between any two steps of it."""
+    queue, come = WorkQueue[str](), count()
+
+    class Waiting:
+        @property
+        def since(self) -> float:
+            queue._waiting[f"new{next(come)}"] = waiting
+            return time.monotonic() - 5.0
+
+    waiting: Any = Waiting()
+    queue._waiting |= {"a": waiting, "b": waiting}
+    assert 4.0 < queue.oldest_age_s < 6.0

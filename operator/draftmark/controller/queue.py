@@ -111,13 +111,14 @@ class WorkQueue(Generic[K]):
     def oldest_age_s(self) -> float:
         """How long the key at the back has waited for a worker."""
         now = _now()
-        return now - min((item.since for item in self._waiting.values()), default=now)
+        # The metrics are written in another thread: copied in one step, before it is walked.
+        return now - min((item.since for item in list(self._waiting.values())), default=now)
 
     @property
     def longest_running_s(self) -> float:
         """How long the slowest key is being worked on."""
         now = _now()
-        return now - min(self._running.values(), default=now)
+        return now - min(list(self._running.values()), default=now)
 
     def add(self, key: K, priority: Priority = Priority.CHANGE) -> None:
         """Have the key worked on soon, once, however often this is called until then."""
