@@ -34,6 +34,8 @@ SPEC: dict[str, Any] = {
 #: Edits that are timed, and the seconds between two.
 EDITS, EDIT_EVERY_S = 200, 0.1
 IDLE_S = 60
+#: Seconds without another look at a service after which the last one was the last.
+LAST_S = 5
 #: Seconds without a write after which no rollout is under way: the queue's time-out of a service that names none is 30.
 SETTLED_S = 45
 #: Seconds that it takes to see that the operator is idle.
@@ -100,7 +102,8 @@ class Running:
     def metric(self, name: str) -> float:
         """The sum over a metric's series; 0 while the process does not answer."""
         try:
-            text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=30, trust_env=False).text
+            url = f"http://127.0.0.1:{self.port}/metrics"
+            text = httpx.get(url, params={"name[]": name}, timeout=30, trust_env=False).text
         except httpx.HTTPError:
             return 0.0
         return sum(float(v) for v in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
@@ -212,13 +215,12 @@ def measure(
 
     with operator(cluster, user) as running:
         before, began = Counter(server()["writes"]), time.monotonic()
-        # Keys of children are in the queue before the services are known, so neither its depth nor what was worked off tells.
-        until(lambda: running.metric("draftmark_reconcile_seconds_count") >= count)
+        looked_at = _until_looked_at(running, count)
         running.wait_until_idle()
         took = time.monotonic() - began - CALM_S
         written = Counter(server()["writes"]) - before
         print(
-            f"restart: every service looked at, and idle after {took:.0f} s; {sum(written.values())} writes, "
+            f"restart: every service looked at after {looked_at:.0f} s, all gateways asked after {took:.0f} s; {sum(written.values())} writes, "
             f"{running.cpu_s():.0f} CPU seconds, peak {running.peak_mib():.0f} MiB",
             flush=True,
         )
@@ -255,6 +257,21 @@ def measure(
             flush=True,
         )
         after_phase(running)
+
+
+def _until_looked_at(running: Running, count: int) -> float:
+    """Seconds until the last of so many services was looked at.
+
+    Keys of children are in the queue before the services are known, so that neither its depth nor the number of looks says
+    that it was the last; it was if none follows.
+    """
+    began = time.monotonic()
+    looks, since = 0.0, began
+    while looks < count or time.monotonic() - since < LAST_S:
+        if (now := running.metric("draftmark_reconcile_seconds_count")) != looks:
+            looks, since = now, time.monotonic()
+        time.sleep(0.5)
+    return since - began
 
 
 def _wait_until_settled(server: Server) -> None:

@@ -4,11 +4,13 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
+from draftmark.controller.health import Health
 from draftmark.controller.observe import World
 from draftmark.controller.telemetry import ServiceSeen, Telemetry
 from draftmark.facts.pods import restarts
@@ -124,3 +126,20 @@ def test_a_condition_that_no_service_has_any_more_counts_zero() -> None:
         telemetry.set_objects(counts)
     assert telemetry.registry.get_sample_value("draftmark_objects", {"condition": "Ready", "status": "False"}) == 0
     assert telemetry.registry.get_sample_value("draftmark_objects", {"condition": "Ready", "status": "True"}) == 2
+
+
+async def test_a_scrape_may_ask_for_some_metrics_only() -> None:
+    telemetry = Telemetry()
+    telemetry.leader.set(1)
+    telemetry.follow_services(lambda: [in_situation("proven")])
+    health = Health(telemetry=telemetry, queue_age_s=lambda: 0.0)
+
+    async def told(query: str) -> str:
+        answer = await health.metrics(make_mocked_request("GET", f"/metrics{query}"))
+        assert isinstance(answer.body, bytes)
+        return answer.body.decode()
+
+    assert "draftmark_service_replicas{" in await told("")
+    some = await told("?name[]=draftmark_leader")
+    assert "draftmark_leader 1.0" in some
+    assert "draftmark_service_replicas{" not in some
