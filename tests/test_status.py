@@ -348,7 +348,8 @@ def test_what_needs_a_human_is_told_as_a_warning() -> None:
 
 def test_a_suggestion_is_told_when_it_is_new() -> None:
     before, after = ({"plan": {"suggestion": {"id": i, "message": f"Take {i}."}}} for i in ("1", "2"))
-    assert transitions({}, after) == (Transition(type="Normal", reason="Suggestion", message="Take 2."),)
+    told = Transition(type="Normal", reason="Suggestion", message="Take 2.", subject="2")
+    assert transitions({}, after) == (told,)
     assert len(transitions(before, after)) == 1
     assert transitions(after, after) == ()
 

@@ -46,6 +46,9 @@ class Transition:
     type: str
     reason: str
     message: str
+    #: What makes it another one than an earlier one of that reason. The message does not: it counts replicas, and whoever
+    #: tells the same again after a restart counts others.
+    subject: str = ""
 
 
 def make_status(
@@ -446,7 +449,8 @@ def transitions(before: Json, after: Json) -> tuple[Transition, ...]:
         )
     suggested = after.get("plan", {}).get("suggestion")
     if suggested and suggested != before.get("plan", {}).get("suggestion"):
-        found.append(Transition(type="Normal", reason="Suggestion", message=suggested["message"]))
+        message = str(suggested["message"])
+        found.append(Transition(type="Normal", reason="Suggestion", message=message, subject=str(suggested["id"])))
     # Stalled repeats another condition's reason; one Event is enough, and the warning says more.
     loudest = {t.reason: t for t in sorted(found, key=lambda t: t.type == "Warning")}
     return tuple(t for t in found if loudest[t.reason] is t)

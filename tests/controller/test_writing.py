@@ -5,7 +5,7 @@ import pytest
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.credentials import Credentials
 from draftmark.cluster.errors import Conflict
-from draftmark.cluster.kinds import INFERENCE_SERVICES
+from draftmark.cluster.kinds import EVENTS, INFERENCE_SERVICES
 from draftmark.controller.writing import write_status
 from tests.controller.conftest import Json, service
 from tests.fake_api import FakeApi, fake_api
@@ -16,9 +16,14 @@ __all__ = ["fake_api"]
 STATUS: Json = {"observedGeneration": 1, "conditions": []}
 
 
-async def write(api: FakeApi, item: Json) -> Json | None:
+def serving(message: str) -> Json:
+    ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": message}
+    return {"observedGeneration": 1, "conditions": [ready]}
+
+
+async def write(api: FakeApi, item: Json, status: Json = STATUS) -> Json | None:
     async with ApiClient(Credentials.plain(api.url)) as client:
-        found = await write_status(client, INFERENCE_SERVICES, item, STATUS, T0)
+        found = await write_status(client, INFERENCE_SERVICES, item, status, T0)
         return dict(found) if found is not None else None
 
 
@@ -45,3 +50,21 @@ async def test_an_object_that_is_gone_or_another_one_wants_no_status(fake_api: F
     fake_api.add(INFERENCE_SERVICES, service())
     fake_api.fault(verb="patch", kind=INFERENCE_SERVICES, times=1, status=409, reason="Conflict", message="uid")
     assert await write(fake_api, item) is None
+
+
+async def test_a_transition_is_told_once_although_its_words_have_changed(fake_api: FakeApi) -> None:
+    """A process died between the Event and the status, and until the next one looks another replica is ready."""
+    item = fake_api.add(INFERENCE_SERVICES, service())
+    fake_api.fault(verb="patch", kind=INFERENCE_SERVICES, status=409, reason="Conflict")
+    with pytest.raises(Conflict):
+        await write(fake_api, item, serving("1 of 3 replicas serve."))
+    written = await write(fake_api, item, serving("2 of 3 replicas serve."))
+    assert len(fake_api.storage.objects[EVENTS]) == 1
+    # Another reason, and another generation, are told.
+    assert written is not None
+    stalled = {"type": "Stalled", "status": "True", "reason": "NameConflict", "message": "No."}
+    await write(fake_api, written, {"observedGeneration": 1, "conditions": [stalled]})
+    assert len(fake_api.storage.objects[EVENTS]) == 2
+    later = {**item, "metadata": {**item["metadata"], "generation": 2}}
+    await write(fake_api, later, serving("2 of 3 replicas serve."))
+    assert len(fake_api.storage.objects[EVENTS]) == 3

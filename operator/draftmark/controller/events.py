@@ -21,14 +21,15 @@ logger = logging.getLogger(__name__)
 async def record(client: ApiClient, about: Json, transitions: Sequence[Transition], now: datetime) -> None:
     """Write one Event per transition.
 
-    The name is made from what happened and to which generation, so a process that dies between the Event and the
-    status, and does both again, tells nothing twice. An Event that cannot be written is logged and lost: nothing may
-    wait for it.
+    The name is made from what happened and to which generation, not from the words. So a process that dies between the
+    Event and the status, and does both again, tells nothing twice, also when more replicas are ready by then; and what
+    comes and goes is told once, until the API server forgets the Event (after an hour by default). An Event that cannot be
+    written is logged and lost: nothing may wait for it.
     """
     metadata = about["metadata"]
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for transition in transitions:
-        identity = [metadata.get("uid"), metadata.get("generation"), transition.reason, transition.message]
+        identity = [metadata.get("uid"), metadata.get("generation"), transition.reason, transition.subject]
         body = {
             "apiVersion": "v1",
             "kind": "Event",
