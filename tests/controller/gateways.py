@@ -3,7 +3,7 @@
 A pod works with the ConfigMap that was there when it started, until the kubelet brings it another one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +30,7 @@ class FakeGateways:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_get(names.GATEWAY_STATE_PATH, self._state)
+        app.router.add_routes(self._routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
         await self._runner.setup()
         await web.TCPSite(self._runner, "0.0.0.0", 0).start()
@@ -41,6 +41,9 @@ class FakeGateways:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._runner.cleanup()
+
+    def _routes(self) -> Sequence[web.RouteDef]:
+        return [web.get(names.GATEWAY_STATE_PATH, self._state)]
 
     def take_over(self, address: str, config_map: Mapping[str, Any], *, waiting: int = 0) -> None:
         """The pod works with this ConfigMap from now on."""

@@ -4,6 +4,6 @@
 """
 
 from tests.fake_api.fixtures import fake_api
-from tests.fake_api.server import FakeApi, PodLog, Request
+from tests.fake_api.server import Done, FakeApi, PodLog, Request
 
-__all__ = ["FakeApi", "PodLog", "Request", "fake_api"]
+__all__ = ["Done", "FakeApi", "PodLog", "Request", "fake_api"]

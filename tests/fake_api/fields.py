@@ -7,7 +7,7 @@ every other list as one leaf. It has its own table of merge keys; sharing the op
 import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Json = dict[str, Any]
@@ -40,6 +40,9 @@ class Entry:
     subresource: str
     paths: set[Path] = field(default_factory=set)
     time: str = ""
+
+    def copy(self) -> "Entry":
+        return replace(self, paths=set(self.paths))
 
     @property
     def id(self) -> tuple[str, str, str]:

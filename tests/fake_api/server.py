@@ -13,11 +13,10 @@ from typing import Self
 from aiohttp import web
 
 from draftmark.cluster.kinds import PODS, RIGHTS, Kind
-from tests.fake_api.faults import Fault, Faults
+from tests.fake_api.faults import WRITES, EventFault, Fault, Faults
 from tests.fake_api.fields import Json
 from tests.fake_api.storage import Change, Refusal, Storage, Stored
 
-_WRITES = {"create", "update", "patch", "delete"}
 _SURROGATE_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB]")
 _UNPRINTABLE = re.compile("[\x7f-\x84\x86-\x9f\ufffe\uffff]")
 _POD_PORT = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/:]+):(\d+)/proxy(/.*)")
@@ -34,10 +33,27 @@ class Request:
     subresource: str
     query: dict[str, str]
     content_type: str
+    #: The token of who asks.
+    client: str = ""
 
     @property
     def is_write(self) -> bool:
-        return self.verb in _WRITES
+        return self.verb in WRITES
+
+
+@dataclass(frozen=True)
+class Done:
+    """A write that was carried out, whether or not its answer arrived."""
+
+    verb: str
+    kind: Kind
+    name: str
+    subresource: str
+    client: str
+    #: False: it left the object as it was.
+    changed: bool
+    #: Of the server, after the write.
+    version: int
 
 
 @dataclass
@@ -56,7 +72,10 @@ class _Watcher:
     selector: dict[str, str]
     namespace: str
     response: web.StreamResponse
+    client: str = ""
     muted: bool = False
+    #: An event that comes after the next one.
+    held: tuple[str, Json] | None = None
 
     async def send(self, type_: str, obj: Json) -> None:
         if not self.muted:
@@ -70,6 +89,7 @@ class FakeApi:
         self.storage = Storage()
         self.faults = Faults()
         self.requests: list[Request] = []
+        self.done: list[Done] = []
         #: The Authorization header of each request that had one.
         self.authorizations: list[str] = []
         #: By pod and container; a pod without an entry has not started.
@@ -85,27 +105,36 @@ class FakeApi:
         self.most_in_flight = 0
         self._watchers: list[_Watcher] = []
         self._watch_tasks: set[asyncio.Task[object]] = set()
-        self._drop: dict[Kind, int] = {}
         for kind in [*kinds, *dict.fromkeys(right.kind for right in RIGHTS)]:
             self.storage.serve(kind)
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=8 * 2**20)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        await self._listen(0)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.go_down()
+
+    async def _listen(self, port: int) -> None:
+        app = web.Application(client_max_size=8 * 2**20)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True).start()
+        host, self._port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{self._port}"
+
+    async def go_down(self) -> None:
+        """End the server's process: connections break, new ones are refused, the objects stay."""
         for task in list(self._watch_tasks):
             task.cancel()
         await self._runner.cleanup()
+
+    async def come_up(self) -> None:
+        """Start again at the same address."""
+        await self._listen(self._port)
 
     # What tests do to the cluster
 
@@ -151,6 +180,9 @@ class FakeApi:
     def watchers(self, kind: Kind) -> int:
         return sum(watcher.kind == kind for watcher in self._watchers)
 
+    def is_watched(self, kind: Kind, client: str) -> bool:
+        return any(watcher.kind == kind and watcher.client == client for watcher in self._watchers)
+
     async def inject(self, kind: Kind, type_: str, obj: Json) -> None:
         """Send an event that the history does not contain."""
         for watcher in self._of(kind):
@@ -176,7 +208,12 @@ class FakeApi:
 
     def drop_events(self, kind: Kind, number: int) -> None:
         """The next events of this kind are never delivered to a watch."""
-        self._drop[kind] = number
+        self.fault_events(kind=kind, times=number, drop=True)
+
+    def fault_events(self, **rule: object) -> EventFault:
+        fault = EventFault(**rule)  # type: ignore[arg-type]
+        self.faults.events.append(fault)
+        return fault
 
     def _of(self, kind: Kind) -> list[_Watcher]:
         return [watcher for watcher in self._watchers if watcher.kind == kind]
@@ -185,9 +222,10 @@ class FakeApi:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name, subresource = self._route(request.path)
-        verb = _verb(request, name)
+        verb = _verb(request, name) if kind is not None else "get"
         body = await request.read()
-        logged = Request(verb, kind, namespace, name, subresource, dict(request.query), request.content_type)
+        client = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        logged = Request(verb, kind, namespace, name, subresource, dict(request.query), request.content_type, client)
         self.requests.append(logged)
         self.authorizations += request.headers.getall("Authorization", [])
         if verb != "watch":
@@ -202,8 +240,10 @@ class FakeApi:
                 self.in_flight -= 1
 
     async def _answer(self, request: web.Request, logged: Request, body: bytes) -> web.StreamResponse:
-        fault = self.faults.match(logged.verb, logged.kind, logged.name)
+        fault = self.faults.match(logged.verb, logged.kind, logged.name, logged.client)
         if fault is not None:
+            if fault.before is not None:
+                fault.before()
             if fault.status is not None:
                 headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
                 status = Refusal(fault.status, fault.reason, fault.message).status()
@@ -225,10 +265,25 @@ class FakeApi:
             return self._ask_pod(request.path)
         if logged.subresource == "log":
             return await self._log(request, logged)
-        answer = self._list(request, logged) if logged.verb == "list" else self._do(logged, body)
+        if logged.verb == "list":
+            answer = self._list(request, logged, as_of=fault.as_of if fault is not None else None)
+        else:
+            before = self.storage.version
+            answer = self._do(logged, body)
+            if logged.is_write and "dryRun" not in logged.query:
+                self._note_done(logged, answer, changed=self.storage.version > before)
+        if fault is not None and fault.after is not None:
+            fault.after()
         if fault is not None and fault.lost_answer:
             return _abort(request)
         return web.json_response(answer, status=201 if logged.verb == "create" else 200)
+
+    def _note_done(self, logged: Request, answer: Json, *, changed: bool) -> None:
+        assert logged.kind is not None
+        name = logged.name or answer["metadata"]["name"]
+        self.done.append(
+            Done(logged.verb, logged.kind, name, logged.subresource, logged.client, changed, self.storage.version)
+        )
 
     def _route(self, path: str) -> tuple[Kind | None, str, str, str]:
         if asked := _POD_PORT.fullmatch(path):
@@ -365,11 +420,11 @@ class FakeApi:
 
     # List and watch
 
-    def _list(self, request: web.Request, logged: Request) -> Json:
+    def _list(self, request: web.Request, logged: Request, *, as_of: int | None = None) -> Json:
         kind = logged.kind
         assert kind is not None
         limit = int(logged.query.get("limit", "0"))
-        after, version = "", self.storage.version
+        after, version = "", self.storage.version if as_of is None else as_of
         if token := logged.query.get("continue"):
             after, at = token.rsplit("@", 1)
             version = int(at)
@@ -420,7 +475,7 @@ class FakeApi:
         self.storage.since(kind, sent)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        watcher = _Watcher(kind, {}, logged.namespace, response)
+        watcher = _Watcher(kind, {}, logged.namespace, response, logged.client)
         self._watchers.append(watcher)
         task = asyncio.current_task()
         assert task is not None
@@ -440,6 +495,7 @@ class FakeApi:
                     sent = change.version
                     await self._deliver(watcher, logged, change)
                 if await self._nothing_new(kind, sent, ends) and not self.storage.is_news(kind, sent):
+                    await self._send_held(watcher)
                     sent = max(sent, self.storage.version)
                     metadata = {"resourceVersion": str(sent), "creationTimestamp": None}
                     await watcher.send("BOOKMARK", {"kind": kind.kind, "metadata": metadata})
@@ -464,15 +520,30 @@ class FakeApi:
         after = change.after if change.after and _selected(change.after, logged.query, logged.namespace) else None
         if before is None and after is None:
             return
-        if self._drop.get(watcher.kind, 0) > 0:
-            self._drop[watcher.kind] -= 1
-            return
-        if after is None:
-            assert before is not None
-            gone = {**before, "metadata": {**before["metadata"], "resourceVersion": str(change.version)}}
-            await watcher.send("DELETED", gone)
-        else:
-            await watcher.send("MODIFIED" if before else "ADDED", after)
+        event = ("MODIFIED" if before else "ADDED", after) if after is not None else ("DELETED", _gone(change))
+        fault = self.faults.match_event(watcher.kind)
+        if fault is not None:
+            if fault.drop:
+                return
+            if fault.swap and watcher.held is None:
+                watcher.held = event
+                return
+            if fault.late_s is not None:
+                await asyncio.sleep(fault.late_s)
+        await watcher.send(*event)
+        if fault is not None and fault.twice:
+            await watcher.send(*event)
+        await self._send_held(watcher)
+
+    async def _send_held(self, watcher: _Watcher) -> None:
+        held, watcher.held = watcher.held, None
+        if held is not None:
+            await watcher.send(*held)
+
+
+def _gone(change: Change) -> Json:
+    assert change.before is not None
+    return {**change.before, "metadata": {**change.before["metadata"], "resourceVersion": str(change.version)}}
 
 
 def _merge(obj: Json, patch: Json) -> Json:
@@ -522,4 +593,4 @@ def _abort(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-__all__ = ["FakeApi", "PodLog", "Request", "Stored"]
+__all__ = ["Done", "FakeApi", "PodLog", "Request", "Stored"]

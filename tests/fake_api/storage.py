@@ -2,10 +2,10 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import count
 
 from draftmark.cluster.kinds import Kind
 from tests.fake_api import fields
@@ -38,10 +38,12 @@ class Refusal(Exception):
 
 @dataclass
 class Stored:
-    """An object without managedFields, and who owns its fields."""
+    """An object without managedFields, and who owns its fields. Once it is stored nobody changes it: a change is another
+    one, so the history, watches and snapshots share it."""
 
     obj: Json
     entries: list[Entry]
+    _full: Json | None = None
 
     @property
     def meta(self) -> Json:
@@ -49,8 +51,11 @@ class Stored:
         return metadata
 
     def full(self) -> Json:
-        managed = fields.to_managed_fields(self.entries, self.obj["apiVersion"])
-        return {**self.obj, "metadata": {**self.obj["metadata"], **({"managedFields": managed} if managed else {})}}
+        if self._full is None:
+            managed = fields.to_managed_fields(self.entries, self.obj["apiVersion"])
+            metadata = {**self.obj["metadata"], **({"managedFields": managed} if managed else {})}
+            self._full = {**self.obj, "metadata": metadata}
+        return self._full
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Storage:
         self.validate: dict[Kind, Callable[[Json | None, Json], None]] = {}
         self.changed = asyncio.Condition()
         self.version = 100
-        self._uids = count(1)
+        self._lives: Counter[tuple[Kind, Key]] = Counter()
 
     def serve(self, kind: Kind) -> None:
         self.objects.setdefault(kind, {})
@@ -106,7 +111,7 @@ class Storage:
         obj = _clean(deepcopy(body), kind)
         obj["metadata"] |= {
             "namespace": namespace,
-            "uid": f"uid-{next(self._uids)}",
+            "uid": self._uid(kind, key),
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "generation": 1,
         }
@@ -128,12 +133,12 @@ class Storage:
         sent = body["metadata"]
         self._check(kind, old, sent)
         obj = _clean(deepcopy(body), kind)
-        entries = deepcopy(old.entries)
+        entries = [entry.copy() for entry in old.entries]
         if sent.get("managedFields"):
             entries = fields.from_managed_fields(sent["managedFields"])
         self._keep_system_fields(old, obj)
         if subresource:
-            obj = {**old.obj, "status": obj.get("status", {})}
+            obj = {**old.obj, "metadata": dict(old.meta), "status": obj.get("status", {})}
         elif "status" in old.obj:
             obj["status"] = old.obj["status"]
         self._fill(kind, old.obj, obj)
@@ -154,7 +159,7 @@ class Storage:
             intent = {"status": intent.get("status", {})}
         else:
             intent.pop("status", None)
-        entries = deepcopy(old.entries)
+        entries = [entry.copy() for entry in old.entries]
         mine = Entry(manager, "Apply", subresource, time=self._time())
         try:
             obj = fields.apply(old.obj, intent, entries, mine, force=force)
@@ -175,7 +180,7 @@ class Storage:
         if old.meta.get("finalizers"):
             if "deletionTimestamp" in old.meta:
                 return old
-            new = deepcopy(old)
+            new = Stored(deepcopy(old.obj), old.entries)
             new.meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
             return self._replace(kind, key, old, new)
         self._commit(kind, key, old, None)
@@ -242,7 +247,7 @@ class Storage:
         else:
             new.meta["resourceVersion"] = str(self.version)
             self.objects[kind][key] = new
-        before, after = (deepcopy(x.full()) if x else None for x in (old, new))
+        before, after = (x.full() if x else None for x in (old, new))
         self.history[kind].append(Change(self.version, before, after))
         self.wake()
 
@@ -264,6 +269,11 @@ class Storage:
         stored = self.objects.get(kind, {}).get(key)
         if stored is not None and stored.meta["uid"] == uid:
             self.delete(kind, key)
+
+    def _uid(self, kind: Kind, key: Key) -> str:
+        """By name and how often there was one of that name, so that two runs of the same have the same."""
+        self._lives[kind, key] += 1
+        return f"uid-{kind.plural}-{'-'.join(key)}-{self._lives[kind, key]}"
 
     def _time(self) -> str:
         # The order of writes matters to readers, not the time of day.
