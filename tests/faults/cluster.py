@@ -1,0 +1,452 @@
+"""A small cluster behind the fake API server: Deployments get pods, pods become ready, gateways answer, garbage is
+collected, and pods of the operator are started again when they end.
+
+It moves when an object changes and at no other time, so that a run costs little and ends as soon as nothing is left to
+do.
+"""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from aiohttp import web
+
+from draftmark.api import names
+from draftmark.api.defaults import Defaults
+from draftmark.cluster.kinds import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    EVENTS,
+    INFERENCE_SERVICES,
+    LEASES,
+    MODEL_GATEWAYS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SERVICES,
+    Kind,
+    child_kinds,
+)
+from draftmark.controller.main import LEASE_NAME
+from draftmark.settings import Settings
+from tests.controller.gateways import FakeGateways
+from tests.fake_api import Done, FakeApi
+from tests.faults.operator_process import OperatorProcess, Tuning
+
+Json = dict[str, Any]
+
+OPERATOR_NAMESPACE = "ops"
+#: Of one case. More means that it ends again and again.
+_MOST_PROCESSES = 60
+
+#: Nothing that is tested here depends on how long these are; the lists, leases and back-offs that do have their own tests.
+_CONSTANTS = {
+    "draftmark.cluster.informer:_SHORTEST_BACKOFF_S": 0.05,
+    "draftmark.cluster.informer:_LONGEST_BACKOFF_S": 0.5,
+    "draftmark.cluster.client:_READ_BACKOFF_S": 0.02,
+}
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+_COUNTED = ("resourceVersion", "creationTimestamp", "generation", "managedFields")
+
+
+def service(name: str = "llama", **spec: Any) -> Json:
+    """An InferenceService as a user would apply it."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "model": {"uri": "pvc://models/tiny.gguf"},
+            "engine": {"name": "llama-cpp"},
+            "replicas": 1,
+            # An old revision is stopped after so long: what came to a gateway before its last reload may wait until then.
+            "traffic": {"queueTimeout": "1s"},
+            **spec,
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that outlives the operator."""
+
+    objects: Mapping[Kind, Any]
+    version: int
+    lives: Counter[Any]
+    brought: Mapping[str, str]
+    addresses: int
+    working_with: Mapping[str, Json]
+
+
+@dataclass
+class Cluster:
+    """Use as `async with`."""
+
+    folder: Path
+    label: str = "case"
+    constants: Mapping[str, float] = field(default_factory=dict)
+    lease: Mapping[str, float] = field(default_factory=dict)
+    resync_s: float = 600.0
+    #: Roles whose pods do not become ready.
+    waiting: set[str] = field(default_factory=set)
+    #: Whether an operator's pod that ends is started again, as the kubelet does.
+    restarts: bool = True
+    #: Called with a process that has ended, before the next one starts.
+    at_end: Callable[[OperatorProcess], object] = lambda _: None
+    #: Processes of the operator, the latest last.
+    processes: list[OperatorProcess] = field(default_factory=list)
+    #: The annotation of each gateway pod that the kubelet has acted upon, by uid.
+    _brought: dict[str, str] = field(default_factory=dict)
+    _addresses: int = 0
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        self.api = await FakeApi().__aenter__()
+        self.gateways = await Gateways().__aenter__()
+        self.api.bookmark_interval_s = 0.5
+        self.api.storage.default[SERVICES] = lambda item: item["spec"].setdefault("clusterIP", "10.0.0.1")
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Bound"}}
+        self.api.add(PERSISTENT_VOLUME_CLAIMS, {**claim, "metadata": {"name": "models", "namespace": "default"}})
+        self._tasks.append(asyncio.create_task(self._move(), name="cluster"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restarts = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for process in self.processes:
+            process.close()
+        await self.gateways.__aexit__(kind, error, trace)
+        await self.api.__aexit__(kind, error, trace)
+
+    # The operator
+
+    @property
+    def operator(self) -> OperatorProcess:
+        return self.processes[-1]
+
+    def start(self, identity: str = "operator", *, skew_s: float = 0.0) -> OperatorProcess:
+        """Start an operator; its requests carry its number as their token."""
+        number = len(self.processes)
+        file = self.folder / f"{self.label}-{number}.yaml"
+        file.write_text(yaml.safe_dump(kubeconfig(self.api.url, token=f"operator-{number}")))
+        process = OperatorProcess(
+            Settings(
+                defaults=Defaults(),
+                namespace=OPERATOR_NAMESPACE,
+                identity=identity,
+                http_port=0,
+                workers=4,
+                kubeconfig=str(file),
+                resync_s=self.resync_s,
+            ),
+            Tuning(
+                pod_port=self.gateways.port,
+                lease=self.lease,
+                constants={**_CONSTANTS, **self.constants},
+                skew_s=skew_s,
+            ),
+            self.folder / f"{self.label}-{number}.log",
+        )
+        self.processes.append(process)
+        self._tasks.append(asyncio.create_task(self._keep(process, identity, skew_s), name=f"kubelet {number}"))
+        return process
+
+    async def _keep(self, process: OperatorProcess, identity: str, skew_s: float) -> None:
+        await process.ended.wait()
+        self.at_end(process)
+        if self.restarts and len(self.processes) < _MOST_PROCESSES:
+            self.start(identity, skew_s=skew_s)
+
+    def client_of(self, process: OperatorProcess) -> str:
+        """The token of its requests."""
+        return f"operator-{self.processes.index(process)}"
+
+    def leader(self) -> OperatorProcess | None:
+        """The process that wrote its name into the Lease, if it runs."""
+        holder = self.lease_holder()
+        took = [r.client for r in self.api.requests if r.kind == LEASES and r.is_write] if holder else []
+        found = self.processes[int(took[-1].rpartition("-")[2])] if took else None
+        return found if found is not None and found.exit_status is None else None
+
+    def kill(self) -> None:
+        """SIGKILL the operator and give its Lease to nobody: that it expires is tested elsewhere, and takes 15 s."""
+        self.operator.kill()
+        self.free_lease()
+
+    def lease_holder(self) -> str:
+        lease = self.api.see(LEASES, LEASE_NAME, OPERATOR_NAMESPACE)
+        return str(lease["spec"]["holderIdentity"]) if lease is not None else ""
+
+    def free_lease(self) -> None:
+        if self.lease_holder():
+            self.api.edit(LEASES, LEASE_NAME, lambda lease: lease["spec"].update(holderIdentity=""), OPERATOR_NAMESPACE)
+
+    # Waiting
+
+    async def until(self, holds: Callable[[], object], within_s: float = 30.0) -> None:
+        """Wait until a statement is true."""
+        async with asyncio.timeout(within_s) as limit:
+            try:
+                while not holds():  # noqa: ASYNC110 - a statement has no event
+                    await asyncio.sleep(0.02)
+            finally:
+                assert not limit.expired(), self.describe()
+
+    async def settled(self, within_s: float = 30.0, holds: Callable[[], object] = lambda: True) -> None:
+        """Wait until the operator leads, has heard of everything and means to do nothing any more, and a statement is
+        true."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        quiet_since, version = asyncio.get_running_loop().time(), (-1, -1)
+        while True:
+            now = asyncio.get_running_loop().time()
+            assert now < deadline, self.describe()
+            seen = len([r for r in self.api.requests if r.kind != LEASES])
+            present = (self._versions(), seen)
+            if present != version:
+                quiet_since, version = now, present
+                for process in self.processes:
+                    process.not_idle()
+            leader = self.leader()
+            is_heard = leader is not None and self.api.is_watched(INFERENCE_SERVICES, self.client_of(leader))
+            if leader is not None and is_heard and leader.is_idle and now - quiet_since >= 0.2 and holds():
+                return
+            await asyncio.sleep(0.02)
+
+    def _versions(self) -> int:
+        return sum(len(history) for kind, history in self.api.storage.history.items() if kind != LEASES)
+
+    def describe(self) -> str:
+        """What there is, for the message of a test that waited in vain."""
+        return yaml.safe_dump(
+            {
+                "services": {s["metadata"]["name"]: s.get("status") for s in self.all(INFERENCE_SERVICES)},
+                "deployments": {d["metadata"]["name"]: d.get("status") for d in self.all(DEPLOYMENTS)},
+                "processes": [p.exit_status for p in self.processes],
+                "done": [text_of(done) for done in self.api.done[-20:] if done.kind != LEASES],
+                "requests": [f"{r.verb} {r.kind and r.kind.plural} {r.name}" for r in self.api.requests[-20:]],
+                "log": self.operator.log.read_text().splitlines()[-25:] if self.operator.log.exists() else [],
+            }
+        )
+
+    # What there is
+
+    def all(self, kind: Kind) -> list[Json]:
+        return [stored.obj for stored in list(self.api.storage.objects.get(kind, {}).values())]
+
+    def see(self, name: str = "llama") -> Json:
+        found = self.api.see(INFERENCE_SERVICES, name)
+        assert found is not None
+        return found
+
+    def condition(self, type_: str, name: str = "llama") -> Json:
+        conditions = self.see(name).get("status", {}).get("conditions") or []
+        found: Json = next((c for c in conditions if c["type"] == type_), {"status": "", "reason": "", "message": ""})
+        return found
+
+    def is_ready(self, name: str = "llama") -> bool:
+        """Whether the present generation serves and nothing else does, as its status says."""
+        item = self.api.see(INFERENCE_SERVICES, name) or {"metadata": {}}
+        is_current = (item.get("status") or {}).get("observedGeneration") == item["metadata"].get("generation")
+        is_complete = self.condition("Progressing", name)["reason"] == "Complete"
+        return bool(is_current and is_complete and self.condition("Ready", name)["status"] == "True")
+
+    def writes(self, since: int = 0) -> list[Done]:
+        """What operators have changed, Leases aside."""
+        return [done for done in self.api.done[since:] if done.kind != LEASES and done.changed]
+
+    def end_state(self) -> dict[str, Any]:
+        """All objects that a user sees, without what is counted and dated. Events are told beside."""
+        kinds = (INFERENCE_SERVICES, MODEL_GATEWAYS, *child_kinds(), PODS)
+        return {
+            f"{kind.kind} {obj['metadata']['name']}": _plain(obj)
+            for kind in kinds
+            for obj in sorted(self.all(kind), key=lambda o: str(o["metadata"]["name"]))
+        }
+
+    def events(self) -> Counter[str]:
+        return Counter(str(event["reason"]) for event in self.all(EVENTS))
+
+    # Snapshots
+
+    def snapshot(self) -> Snapshot:
+        storage = self.api.storage
+        objects = {kind: dict(table) for kind, table in storage.objects.items() if kind != LEASES}
+        return Snapshot(
+            objects=objects,
+            version=storage.version,
+            lives=Counter(storage._lives),
+            brought=dict(self._brought),
+            addresses=self._addresses,
+            working_with=deepcopy(self.gateways.working_with),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot. Watches of before would not be told: to be called before the operator starts."""
+        storage = self.api.storage
+        storage.version = snapshot.version
+        for kind, table in snapshot.objects.items():
+            storage.objects[kind] = dict(table)
+            storage.compact(kind)
+        storage._lives = Counter(snapshot.lives)
+        self._brought, self._addresses = dict(snapshot.brought), snapshot.addresses
+        self.gateways.working_with = deepcopy(dict(snapshot.working_with))
+
+    # Controllers
+
+    async def _move(self) -> None:
+        storage, seen = self.api.storage, -1
+        while True:
+            async with storage.changed:
+                await storage.changed.wait_for(lambda: storage.version != seen)  # noqa: B023
+            seen = storage.version
+            self._collect_garbage()
+            self._run_deployments()
+            self._run_kubelet()
+            # So that what one controller does can be seen before the next one goes on from it.
+            await asyncio.sleep(0.005)
+
+    def _collect_garbage(self) -> None:
+        """Children that were made after their owner had gone; the others go with it."""
+        owners = {o["metadata"]["uid"] for kind in (INFERENCE_SERVICES, MODEL_GATEWAYS) for o in self.all(kind)}
+        for kind in child_kinds():
+            for child in self.all(kind):
+                controllers = [o["uid"] for o in child["metadata"].get("ownerReferences", ())]
+                if controllers and not owners.intersection(controllers):
+                    self.api.remove(kind, child["metadata"]["name"])
+
+    def _run_deployments(self) -> None:
+        expected: dict[str, Json] = {}
+        ready: Counter[str] = Counter()
+        pods = self.all(PODS)
+        for pod in pods:
+            ready[pod["metadata"]["annotations"]["deployment"]] += is_ready_pod(pod)
+        for deployment in self.all(DEPLOYMENTS):
+            name, template = deployment["metadata"]["name"], deployment["spec"]["template"]
+            if deployment["metadata"].get("deletionTimestamp"):
+                continue
+            wanted = int(deployment["spec"]["replicas"])
+            hashed = names.short_hash(template)[:5]
+            mine = {f"{name}-{hashed}-{n}": template for n in range(wanted)}
+            expected |= mine
+            for pod_name in mine:
+                if self.api.storage.objects[PODS].get(("default", pod_name)) is None:
+                    self.api.add(PODS, _pod(pod_name, name, template), manager="kube-controller-manager")
+            present = sum(p["metadata"]["name"] in mine for p in pods)
+            status = {
+                "observedGeneration": deployment["metadata"]["generation"],
+                "replicas": present,
+                "readyReplicas": min(ready[name], present),
+            }
+            if deployment.get("status") != status:
+                key = (deployment["metadata"]["namespace"], name)
+                body = {**deployment, "status": status}
+                self.api.storage.update(DEPLOYMENTS, key, body, "kube-controller-manager", "status")
+        for pod in pods:
+            if pod["metadata"]["name"] not in expected:
+                self.api.remove(PODS, pod["metadata"]["name"])
+                self.gateways.working_with.pop(pod.get("status", {}).get("podIP", ""), None)
+
+    def _run_kubelet(self) -> None:
+        """A pod becomes ready; a gateway's works with the ConfigMap of its start until its annotation changes, then with
+        the present one."""
+        for pod in self.all(PODS):
+            labels, name = pod["metadata"]["labels"], pod["metadata"]["name"]
+            if not is_ready_pod(pod):
+                if labels[names.LABEL_ROLE] not in self.waiting:
+                    self._addresses += 1
+                    address = f"127.1.{self._addresses // 250}.{1 + self._addresses % 250}"
+                    status = {
+                        "conditions": [{"type": "Ready", "status": "True"}],
+                        "phase": "Running",
+                        "podIP": address,
+                    }
+                    self.api.storage.update(PODS, ("default", name), {**pod, "status": status}, "kubelet", "status")
+                continue
+            if labels[names.LABEL_ROLE] == names.ROLE_GATEWAY:
+                owner = labels.get(names.LABEL_SERVICE) or labels[names.LABEL_MODEL_GATEWAY]
+                config = self.api.storage.objects[CONFIG_MAPS].get(("default", names.gateway_name(owner)))
+                asked = str(pod["metadata"]["annotations"].get(names.ANNOTATION_CONFIG, ""))
+                if config is not None and self._brought.get(pod["metadata"]["uid"]) != asked:
+                    self._brought[pod["metadata"]["uid"]] = asked
+                    self.gateways.take_over(pod["status"]["podIP"], config.obj)
+
+
+class Gateways(FakeGateways):
+    """Gateway pods that also answer the request which proves a revision.
+
+    Attributes:
+        proofs: Revisions that were asked, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proofs: list[str] = []
+
+    def _routes(self) -> Sequence[web.RouteDef]:
+        return [*super()._routes(), web.post("/v1/chat/completions", self._complete)]
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        self.proofs.append(request.headers[names.HEADER_REVISION])
+        return web.json_response({"choices": [{"message": {"content": "Hello"}}]})
+
+
+def is_ready_pod(pod: Json) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or ())
+
+
+def text_of(done: Done) -> str:
+    """A write in words."""
+    return f"{done.verb} {done.kind.kind}{'/' + done.subresource if done.subresource else ''} {done.name}"
+
+
+def _pod(name: str, deployment: str, template: Json) -> Json:
+    metadata = template["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), "deployment": deployment}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": metadata["labels"], "annotations": annotations},
+        "spec": deepcopy(template["spec"]),
+        "status": {"phase": "Pending"},
+    }
+
+
+def kubeconfig(server: str, token: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "fake", "cluster": {"server": server}}],
+        "users": [{"name": "fake", "user": {"token": token}}],
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+        "current-context": "fake",
+    }
+
+
+def _plain(obj: Json) -> Any:
+    metadata = {k: v for k, v in obj["metadata"].items() if k not in _COUNTED}
+    if obj["kind"] == "Pod":
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != names.ANNOTATION_CONFIG}
+        return {"metadata": _undated(metadata), "spec": obj["spec"]}
+    return _undated({**obj, "metadata": metadata} | ({"status": obj.get("status")} if "status" in obj else {}))
+
+
+def _undated(value: Any) -> Any:
+    match value:
+        case dict():
+            return {k: _undated(v) for k, v in value.items() if not (k == "observedGeneration" and isinstance(v, int))}
+        case list():
+            return [_undated(item) for item in value]
+        case str():
+            return _TIME.sub("(time)", value)
+        case _:
+            return value

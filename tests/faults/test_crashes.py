@@ -1,0 +1,191 @@
+"""The operator's process ends at the worst moments (cases 1 to 4)."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from draftmark.cluster.kinds import INFERENCE_SERVICES
+from tests.faults.cluster import Cluster
+from tests.faults.operator_process import OperatorProcess
+from tests.faults.scenarios import CREATE, DELETE, ROLL, SCALE_UP, UPDATE, WRITING, Scenario, Scenarios, each
+
+#: Writes that each end of a process explains: what it would have kept in mind it asks for again, so a status that is on its
+#: way may be told in other steps.
+_ANEW = 4
+#: Two statuses may fall together, so a run can have a few writes less than the usual one, and its last ones are not met.
+_FEWER = 4
+#: Seconds from SIGTERM to the end of the process.
+_STOPS_WITHIN_S = 15.0
+
+
+@pytest.mark.parametrize("scenario", WRITING, ids=lambda s: s.name)
+async def test_killed_at_any_write(scenarios: Scenarios, scenario: Scenario) -> None:
+    """Case 1: SIGKILL before each write is done; the next process tries it again, and is killed when it is done and not
+    answered. A third one goes on from there."""
+    usual = await scenarios.usual(scenario)
+    hit: list[int] = []
+
+    async def killed_at(number: int) -> list[str]:
+        async with scenarios.cluster(f"{scenario.name}-{number}") as cluster:
+
+            def kill() -> None:
+                cluster.kill()
+                cluster.api.fault(verb="write", after=kill_again, lost_answer=True)
+
+            def kill_again() -> None:
+                hit.append(number)
+                cluster.kill()
+
+            def arm() -> None:
+                cluster.api.fault(verb="write", nth=number, before=kill, reset=True)
+
+            run = await scenarios.run(cluster, scenario, arm=arm, at_rest=False)
+            return run.differs_from(usual, writes=2 * _ANEW)
+
+    problems = await each(range(1, len(usual.writes) + 1), killed_at)
+    assert not problems, "\n".join(problems)
+    assert len(hit) >= len(usual.writes) - _FEWER
+
+
+async def test_killed_at_any_step_of_a_deletion(scenarios: Scenarios) -> None:
+    """Case 1: a deletion is the garbage collector's, so the operator dies at each object that it takes."""
+    usual = await scenarios.usual(DELETE)
+    assert usual.writes == ()
+    steps = len((await scenarios.at_rest(DELETE)).objects)  # type: ignore[union-attr]
+
+    async def killed_after(number: int) -> list[str]:
+        async with scenarios.cluster(f"delete-{number}") as cluster:
+
+            async def kill() -> None:
+                begun = cluster.api.storage.version
+                while cluster.api.storage.version < begun + number:  # noqa: ASYNC110 - each step is a turn of this loop
+                    await asyncio.sleep(0)
+                cluster.kill()
+
+            return (await scenarios.run(cluster, DELETE, kill)).differs_from(usual, writes=0)
+
+    problems = await each(range(steps), killed_after)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("scenario", [CREATE, SCALE_UP], ids=lambda s: s.name)
+async def test_told_to_stop_at_any_write(scenarios: Scenarios, scenario: Scenario) -> None:
+    """Case 2: SIGTERM while each write is under way; the Lease is free afterwards, and the next process goes on."""
+    usual = await scenarios.usual(scenario)
+    hit: list[int] = []
+
+    async def stopped_at(number: int) -> list[str]:
+        asked: list[float] = []
+        ended: list[tuple[int | None, bool, str]] = []
+
+        def stop() -> None:
+            asked.append(time.monotonic())
+            cluster.operator.send(signal.SIGTERM)
+
+        def see_end(process: OperatorProcess) -> None:
+            is_in_time = time.monotonic() - asked[0] < _STOPS_WITHIN_S
+            ended.append((process.exit_status, is_in_time, cluster.lease_holder()))
+
+        async with scenarios.cluster(f"{scenario.name}-stop-{number}", at_end=see_end) as cluster:
+
+            def arm() -> None:
+                cluster.api.fault(verb="write", nth=number, before=stop, latency_s=0.05)
+
+            run = await scenarios.run(cluster, scenario, arm=arm, at_rest=False)
+            hit.extend(number for _ in asked)
+            ends = [f"ended so: {found}" for found in ended if found != (0, True, "")]
+            return [*ends, *run.differs_from(usual, writes=_ANEW)]
+
+    problems = await each(range(1, len(usual.writes) + 1), stopped_at)
+    assert not problems, "\n".join(problems)
+    assert len(hit) >= len(usual.writes) - _FEWER
+
+
+async def test_killed_in_any_of_the_first_lists(scenarios: Scenarios) -> None:
+    """Case 3: out of memory while the caches are filled, with an edit to carry out."""
+    usual = await scenarios.usual(UPDATE)
+    hit: list[int] = []
+
+    async def killed_at(number: int) -> list[str]:
+        async with scenarios.cluster(f"list-{number}") as cluster:
+
+            def kill() -> None:
+                hit.append(number)
+                cluster.kill()
+
+            async def start_again() -> None:
+                cluster.kill()
+                cluster.api.fault(verb="list", nth=number, after=kill, lost_answer=True)
+
+            return (await scenarios.run(cluster, UPDATE, start_again)).differs_from(usual, writes=_ANEW)
+
+    async with scenarios.cluster("lists") as cluster:
+        cluster.start()
+        await cluster.settled()
+        lists = cluster.api.count("list")
+    problems = await each(range(1, lists + 1), killed_at)
+    assert not problems, "\n".join(problems)
+    assert len(hit) == lists
+
+
+async def test_a_crash_loop_writes_nothing(scenarios: Scenarios) -> None:
+    """Case 4: killed ever later in its start, with nothing to do."""
+    snapshot = await scenarios.at_rest(ROLL)
+    assert snapshot is not None
+    async with scenarios.cluster("crash-loop") as cluster:
+        cluster.restore(snapshot)
+        for number in (2, 5, 10, 15, 20, 25, 30):
+            fault = cluster.api.fault(nth=number, before=cluster.kill, reset=True)
+            if not cluster.processes:
+                cluster.start()
+            starts = len(cluster.processes)
+            await cluster.until(lambda n=starts: len(cluster.processes) > n)  # type: ignore[misc]
+            assert fault.seen >= number
+            cluster.api.faults.clear()
+        await cluster.settled(holds=cluster.is_ready)
+        assert cluster.writes() == []
+
+
+async def test_a_crash_loop_with_work_to_do_comes_to_the_end(scenarios: Scenarios) -> None:
+    """Cases 1 and 4: each process is killed at its fifth write. With fewer it would not end: that a revision was proven is
+    known to the next process by the status, and the configuration, an Event and the pods' annotations are written before.
+    """
+    usual = await scenarios.usual(CREATE)
+    async with scenarios.cluster("few-each") as cluster:
+
+        def kill() -> None:
+            cluster.kill()
+            arm()
+
+        def arm() -> None:
+            cluster.api.faults.clear()
+            cluster.api.fault(verb="write", nth=5, after=kill, lost_answer=True)
+
+        run = await scenarios.run(cluster, CREATE, arm=arm, at_rest=False)
+        ends = len(cluster.processes) - 1
+        assert run.differs_from(usual, writes=_ANEW * ends) == []
+        assert ends >= len(run.created) // 5
+
+
+async def test_the_scenarios_are_what_they_say(scenarios: Scenarios) -> None:
+    """A run without a fault: each object once, and nothing at all for the same once more."""
+    for scenario in (*WRITING, DELETE):
+        usual = await scenarios.usual(scenario)
+        assert max([0, *usual.created.values(), *usual.deleted.values()]) <= 1
+        assert max([0, *usual.proofs.values()]) <= 1
+    assert len((await scenarios.usual(CREATE)).writes) >= 20
+    assert (await scenarios.usual(ROLL)).deleted
+    async with scenarios.cluster("again") as cluster:
+        await scenarios.run(cluster, ROLL)
+        before = len(cluster.api.done)
+        cluster.kill()
+        await cluster.settled()
+        assert cluster.writes(before) == []
+        assert _observed(cluster) == 2
+
+
+def _observed(cluster: Cluster) -> int:
+    found: int = (cluster.api.see(INFERENCE_SERVICES, "llama") or {})["status"]["observedGeneration"]
+    return found
