@@ -71,8 +71,12 @@ async def test_something_goes_while_nobody_watches(scenarios: Scenarios, kind: K
         for name in [obj["metadata"]["name"] for obj in cluster.all(kind)]:
             cluster.api.remove(kind, name)
         await _end_gap(cluster, kind)
-        await cluster.until(lambda: not before & {obj["metadata"]["uid"] for obj in cluster.all(kind)})
-        await cluster.settled(holds=cluster.is_ready)
+
+        def is_back() -> bool:
+            now = {obj["metadata"]["uid"] for obj in cluster.all(kind)}
+            return len(now) == len(before) and not before & now
+
+        await cluster.settled(holds=lambda: is_back() and cluster.is_ready())
         assert Run.of(cluster).is_alike(usual) == []
 
 
