@@ -88,7 +88,7 @@ async def eventually(holds: Callable[[], object], within_s: float = 5.0) -> None
 async def rig(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     monkeypatch.setattr(gateways, "_ASK_AGAIN_S", 0.02)
     monkeypatch.setattr(gateways, "_POKES_S", (0.0, 0.2, 0.2))
-    monkeypatch.setattr(gateways, "SILENT_AFTER_S", 0.3)
+    monkeypatch.setattr(gateways, "SILENT_AFTER_S", 1.0)
     monkeypatch.setattr(gateways, "_TIMEOUT_S", 0.5)
     async with FakeGateways() as pods, ApiClient(Credentials.plain(fake_api.url)) as client:
         woken: list[Key] = []
