@@ -58,6 +58,7 @@ CASES = {
     "something waits in one of two": (seen(state(), state(old=(0, 1))), SETTLED),
     "one of two did not answer": (seen(state(), None), NOTHING),
     "one of two answered long ago": (seen(state(), state(age_s=11)), NOTHING),
+    "the clock was set back since one answered": (seen(state(), state(age_s=-600)), NOTHING),
     "just reloaded": (seen(state(config_age_s=29)), closed(1)),
     "one of two just reloaded": (seen(state(), state(config_age_s=1)), closed(29)),
     "reloaded long enough ago": (seen(state(config_age_s=30)), EMPTY),
