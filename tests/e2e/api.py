@@ -124,6 +124,10 @@ class Namespace:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(services)})
         self.tools.kubectl("apply", "--server-side", f"--namespace={self.name}", "-f", "-", stdin=text)
 
+    def service_names(self) -> list[str]:
+        """Names of all InferenceServices."""
+        return [item["metadata"]["name"] for item in self.api.list(INFERENCE_SERVICES, self.name)]
+
     def service(self, name: str) -> Json:
         """The InferenceService."""
         found = self.api.get(INFERENCE_SERVICES, self.name, name)

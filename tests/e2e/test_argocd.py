@@ -8,6 +8,7 @@ comes from the chart's scripts.
 
 import json
 import os
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,8 +101,9 @@ def _paths(one: Any, other: Any, at: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def application(installed: Installed) -> Application:
-    """Services of this file, synced together so that their starts are one wait."""
+def application(installed: Installed) -> Iterator[Application]:
+    """Services of this file, synced together so that their starts are one wait. They go at the end: the one node has room
+    for those of one file at a time."""
     made = Application(make_namespace(installed, NAMESPACE))
     small = {"behaviour": {"LOAD_SECONDS": 3}, "workload": {"concurrency": 4}}
     for manifest in (
@@ -114,7 +116,9 @@ def application(installed: Installed) -> Application:
     ):
         made.commit(manifest)
     made.sync()
-    return made
+    yield made
+    for name in sorted(made.namespace.service_names()):
+        made.namespace.api.delete(INFERENCE_SERVICES, made.namespace.name, name)
 
 
 def test_a_synced_service_is_progressing_until_it_serves(application: Application) -> None:
