@@ -30,7 +30,8 @@ from draftmark.cluster.kinds import (
     SERVICES,
     Kind,
 )
-from tests.fake_api.server import FakeApi, Refusal, Request, _merge
+from tests.fake_api.server import FakeApi, Request, _merge
+from tests.fake_api.storage import Refusal
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -165,6 +166,8 @@ class ScaleApi(FakeApi):
             case "delete":
                 self.remove(kind, key)
                 return {"kind": "Status", "status": "Success"}
+            case _:  # a patch, below
+                pass
         if isinstance(sent, list):  # the hand-over of fields: nobody owns any here
             return live
         if logged.subresource == "status":
@@ -182,7 +185,7 @@ class ScaleApi(FakeApi):
                 self.took[name] = time.monotonic() - at
                 del self.edits[name]
 
-    def _list(self, request: web.Request, logged: Request) -> Json:
+    def _list(self, request: web.Request, logged: Request, *, as_of: int | None = None) -> Json:
         kind = logged.kind
         assert kind is not None
         keys = sorted(self.tables[kind])
@@ -269,6 +272,8 @@ class ScaleApi(FakeApi):
                         "status": {**live["status"], "conditions": conditions},
                     }
                     self.put(PODS, key, pod)
+            case _:  # only asked for what it counted
+                pass
         return {
             "ready": len(self.ready),
             "writes": dict(self.counted),
