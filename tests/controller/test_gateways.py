@@ -118,7 +118,7 @@ async def test_services_that_can_wait_are_asked_one_after_another_and_others_at_
     """As after a restart, when nothing is known of any gateway."""
     monkeypatch.setattr(gateways, "_EVERY_S", 2.0)
     at_rest = replace(TARGET, is_decisive=False)
-    addresses = {name: rig.add_pod(n, NEW, service=name) for n, name in enumerate(("a", "b", "c", "changes"), 1)}
+    addresses = {name: rig.add_pod(n, NEW, service=name) for n, name in enumerate(("a", "b", "c", "d", "changes"), 1)}
     for name in addresses:
         rig.world.services[KEY[0], name] = {"metadata": {"name": name, "namespace": KEY[0], "uid": name}}
         rig.gateways.follow((KEY[0], name), TARGET if name == "changes" else at_rest)
@@ -127,6 +127,9 @@ async def test_services_that_can_wait_are_asked_one_after_another_and_others_at_
     # What is asked of it changes: somebody waits for that.
     rig.gateways.follow((KEY[0], "c"), replace(at_rest, runtime="r3"))
     await eventually(lambda: addresses["c"] in rig.pods.asked, within_s=1.0)
+    # What is asked of it stays, and now something is decided by the answer.
+    rig.gateways.follow((KEY[0], "d"), TARGET)
+    await eventually(lambda: addresses["d"] in rig.pods.asked, within_s=1.0)
     assert addresses["b"] not in rig.pods.asked
     await eventually(lambda: addresses["b"] in rig.pods.asked)
 

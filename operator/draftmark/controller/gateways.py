@@ -39,8 +39,8 @@ SILENT_AFTER_S: Final = 5.0
 _TIMEOUT_S: Final = 2.0
 #: Pods that are asked at the same time. After a restart all of thousands are due, and what waits for its turn is not silent.
 _ASKED_AT_ONCE: Final = 64
-#: Seconds between two services of those that can wait. A guess: 5,000 take 100 s, in which the kubelets look by themselves.
-_EVERY_S: Final = 0.02
+#: Seconds between two services of those that can wait. A guess: 5,000 take 250 s, most of it after the first look at each.
+_EVERY_S: Final = 0.05
 _FIELD_MANAGER: Final = "draftmark-gateway"
 
 
@@ -113,8 +113,11 @@ class Gateways:
         running = self._following.get(key)
         if self._is_stopped:
             return
+        is_known = bool(self.world.gateways.get(key))
         if running is not None and not running[1].done():
-            if (running[0].config, running[0].runtime) == (target.config, target.runtime):
+            # Who waits for its turn does so no longer when something is decided by the answer.
+            is_early = is_known or running[0].is_decisive or not target.is_decisive
+            if is_early and (running[0].config, running[0].runtime) == (target.config, target.runtime):
                 self._following[key] = (target, running[1])
                 return
             self.leave(key)
@@ -122,7 +125,7 @@ class Gateways:
             return
         # Nothing is known of a gateway after a restart, and then those of all services are asked. Where nothing is decided
         # by the answer, it can wait.
-        can_wait = running is None and not target.is_decisive and not self.world.gateways.get(key)
+        can_wait = running is None and not target.is_decisive and not is_known
         later_s = self._turn_in_s() if can_wait else 0.0
         self._following[key] = (target, asyncio.create_task(self._follow(key, target, later_s), name=f"gateways {key}"))
 
