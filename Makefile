@@ -41,7 +41,7 @@ check: verify ## Format, lint, types, import contracts, generated files
 	.venv/bin/lint-imports
 
 unit: setup ## Tests that need neither a cluster nor the network
-	$(PY) -m pytest -m "not integration and not e2e" --numprocesses=auto --dist=worksteal
+	$(PY) -m pytest -m "not integration and not e2e" --numprocesses=auto
 
 integration: setup ## Tests against a real etcd, kube-apiserver and controller-manager
 	$(PY) -m pytest -m integration
@@ -54,8 +54,7 @@ e2e-vllm: setup ## Tests with real vLLM on CPU; not part of `make test`
 
 test: check ## Everything that CI runs
 	$(PY) -m e2e.prepare
-	$(PY) -m pytest -m "not integration and not e2e" --numprocesses=auto --dist=worksteal
-	$(PY) -m pytest -m "integration or e2e"
+	$(PY) -m pytest --numprocesses=3 --dist=load
 
 bench: setup ## Ratios and rates; figures in docs/ come from here
 	$(PY) -m bench

@@ -327,6 +327,8 @@ class Cluster:
             # The machine's disk and memory are the user's: only stop when there is really nothing left.
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
+            # Engines that are meant to crash do so often enough to be told as crashing, and that takes less time.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "4s"},
             "resolvConf": str(_resolv_conf()),
             "podLogsDir": f"{self.state}/pod-logs",
             "volumePluginDir": f"{self.state}/volume-plugins",

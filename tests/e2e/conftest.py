@@ -21,7 +21,6 @@ TEST_TIMEOUT_S = 120
 
 
 pytest_runtest_makereport = run.pytest_runtest_makereport
-pytest_terminal_summary = run.pytest_terminal_summary
 measured, target = run.measured, run.target
 
 

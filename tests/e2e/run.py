@@ -16,13 +16,13 @@ from e2e.cluster.choose import Target, choose_for_tests
 from e2e.cluster.images import REPOSITORY
 from e2e.tools import Tools
 from tests.e2e.diagnosis import diagnose
+from tests.measured import lines_of
 
 #: Failures whose diagnosis is shown: later ones mostly follow from the first.
 DIAGNOSES: Final = 3
 
 _TOOLS = pytest.StashKey[Tools]()
 _DIAGNOSED = pytest.StashKey[int]()
-_MEASURED = pytest.StashKey[list[str]]()
 
 
 @contextmanager
@@ -82,17 +82,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if measured := terminalreporter.config.stash.get(_MEASURED, []):
-        terminalreporter.section("measured in the cluster")
-        for line in measured:
-            terminalreporter.write_line(line)
-
-
 @pytest.fixture(scope="session")
 def measured(request: pytest.FixtureRequest) -> list[str]:
     """Lines for the end of the run: times that the documentation quotes."""
-    return request.config.stash.setdefault(_MEASURED, [])
+    return lines_of(request.config)
 
 
 @pytest.fixture(scope="session")

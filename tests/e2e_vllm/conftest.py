@@ -35,7 +35,6 @@ PLAIN: Final = "plain"
 
 
 pytest_runtest_makereport = run.pytest_runtest_makereport
-pytest_terminal_summary = run.pytest_terminal_summary
 measured, target = run.measured, run.target
 
 
