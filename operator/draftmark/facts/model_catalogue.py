@@ -1,7 +1,7 @@
 """The facts of well-known models, for a cluster that cannot ask the hub.
 
 One file per model in `model_configs/`: the fields of its config.json that the sums here use, where that config was
-read, and the published count of parameters, which tests compare with the formula. `aliases` are repositories of the
+read, and, where one was found, the published count of parameters, which tests compare with the formula. `aliases` are repositories of the
 same shape, such as the instruction-tuned model beside its base.
 
 A URI that names one quantization or file of a repository is not looked up: the format of its weights is not the one
