@@ -114,7 +114,7 @@ def test_the_parser_takes_every_command_line_of_the_unit_tests(
     """The unit tests pass with this version as the default one, and what they rendered meanwhile is taken."""
     recorded = tmp_path / "command-lines.jsonl"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.e2e_vllm.recorder", "tests/engines/test_vllm.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "tests.e2e_vllm.recorder", "tests/engines/vllm"],
         cwd=REPOSITORY,
         env={**os.environ, "RECORD_VLLM": str(recorded), "RECORD_VLLM_VERSION": VERSION},
         capture_output=True,

@@ -1,0 +1,29 @@
+"""Services that vLLM serves."""
+
+from draftmark.engines.flag_table import FlagTable
+from draftmark.engines.vllm import Vllm
+from tests.engines.rendering import Rendering, planned, value_of
+from tests.specs import Object
+
+__all__ = ["ENGINE", "GPU", "SMALLEST", "TABLE", "args", "asked", "env", "planned", "pod", "refused", "value_of"]
+
+ENGINE = Vllm()
+
+
+def load_table() -> FlagTable:
+    table = ENGINE.flag_table(ENGINE.default_version)
+    assert table is not None
+    return table
+
+
+TABLE = load_table()
+
+SMALLEST: Object = {"model": {"uri": "pvc://weights/llama"}, "engine": {"name": "vllm"}}
+GPU: Object = {**SMALLEST, "accelerator": {"product": "NVIDIA-L4"}}
+
+_RENDERING = Rendering(SMALLEST)
+asked = _RENDERING.asked
+pod = _RENDERING.pod
+args = _RENDERING.args
+env = _RENDERING.env
+refused = _RENDERING.refused
