@@ -20,27 +20,22 @@ Traps that this file exists for:
   its memory to a node of the machine, which a pod of restricted security may not: it warns and goes on.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import zip_longest
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
 from draftmark.api.inference_service import InferenceServiceSpec, SpeculativeSpec
-from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel, parse_model_uri
+from draftmark.api.model_uri import parse_model_uri
+from draftmark.engines import refusals
+from draftmark.engines.argument_list import compact_json, pairs_in, without
 from draftmark.engines.engine import Choice, Launch, LaunchRequest, Probe, Wanted
-from draftmark.engines.flag_table import FlagTable, check_args, names_in
+from draftmark.engines.flag_table import FlagTable, names_in
+from draftmark.engines.pod_space import CACHE_FOLDER, PodSpace, home, hub_token
 from draftmark.engines.start_budget import start_budget_s
-from draftmark.facts.quantity import parse_quantity
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8000
-MODEL_FOLDER: Final = "/models"
-ADAPTER_FOLDER: Final = "/adapters"
-DRAFT_FOLDER: Final = "/draft"
-CACHE_FOLDER: Final = "/cache"
-SHM_FOLDER: Final = "/dev/shm"
 
 _ONE_POD: Final = "nothing yet: a replica is one pod, and its GPUs are those of parallelism.tensor"
 _KEYS: Final = "nothing yet: keys belong to the gateway, and the probes and metrics of the pod need none"
@@ -237,7 +232,7 @@ class Vllm:
         return FlagTable.load(self.name, version)
 
     def model_kind(self, args: Sequence[str]) -> ModelKind:
-        said = dict(_pairs(args))
+        said = dict(pairs_in(args))
         if said.get("--convert") == "classify":
             return "rerank"
         return "embed" if said.get("--runner") == "pooling" or said.get("--convert") == "embed" else "generate"
@@ -274,12 +269,18 @@ class Vllm:
         return Choice(value=tokens, why=f"{tokens} tokens per step for {wanted}: {why}{parts}")
 
     def refuse(self, wanted: Wanted) -> Unplannable | None:
-        return _refuse_sources(wanted) or _refuse_layout(wanted) or _refuse_options(wanted) or _refuse_bypasses(wanted)
+        return (
+            refusals.refuse_sources(wanted, "vLLM")
+            or refusals.refuse_gpu_count(wanted, self.name)
+            or _refuse_options(wanted)
+            or refusals.refuse_env(wanted, REFUSED_ENV)
+            or _refuse_args(wanted)
+        )
 
     def launch(self, request: LaunchRequest) -> Launch:
         plan, options = request.plan, request.options
-        space = _Space()
-        model = space.bring(request.source, "draftmark-model", MODEL_FOLDER)
+        space = PodSpace()
+        model = space.bring_model(request.source)
         tensor = max(1, plan.layout.gpus)
         args = [
             model,
@@ -304,16 +305,15 @@ class Vllm:
         args += _option_args(request)
         args += _adapter_args(request, space)
         if options.speculative is not None:
-            args += ["--speculative-config", _json(_speculative(options.speculative, space))]
+            args += ["--speculative-config", compact_json(_speculative(options.speculative, space))]
         given = names_in(request.args)
         # Probes and scrapes would fill the log, whose end explains a crash.
         ours = ["--disable-access-log-for-endpoints", "/health,/metrics"]
         ours += ["--gpu-memory-utilization", "0.92"] if plan.layout.gpus else []
-        args += _without(ours, given)
+        args += without(ours, given)
         budget = start_budget_s(request.source, request.max_model_bytes, base_s=START_BASE_S)
-        shm_bytes = _SHM_BYTES + _SHM_PER_OFFLOADED * ceil(_offload_bytes(options.kv_offload))
-        space.scratch("draftmark-cache", CACHE_FOLDER)
-        space.scratch("draftmark-shm", SHM_FOLDER, medium="Memory", sizeLimit=_binary(shm_bytes))
+        shm_bytes = _SHM_BYTES + _SHM_PER_OFFLOADED * ceil(refusals.offload_bytes(options.kv_offload))
+        space.add_scratch(shm_bytes)
         return Launch(
             command=("vllm", "serve"),
             args=(*args, *request.args),
@@ -360,24 +360,22 @@ def _option_args(request: LaunchRequest) -> list[str]:
     if options.kv_cache_dtype is not None:
         args += ["--kv-cache-dtype", options.kv_cache_dtype]
     if options.kv_offload is not None:
-        gib = _offload_bytes(options.kv_offload) / _GIB
+        gib = refusals.offload_bytes(options.kv_offload) / _GIB
         args += ["--kv-offloading-size", f"{gib:.6f}".rstrip("0").rstrip("."), "--kv-offloading-backend", "native"]
     if options.structured_output:
         # Per request the first library that can do what it demands.
-        args += ["--structured-outputs-config", _json({"backend": "auto"})]
+        args += ["--structured-outputs-config", compact_json({"backend": "auto"})]
     return args
 
 
-def _adapter_args(request: LaunchRequest, space: "_Space") -> list[str]:
+def _adapter_args(request: LaunchRequest, space: PodSpace) -> list[str]:
     if not request.adapters:
         return []
     modules = [
-        _json(
+        compact_json(
             {
                 "name": adapter.name,
-                "path": space.bring(
-                    parse_model_uri(adapter.uri), f"draftmark-adapter-{number}", f"{ADAPTER_FOLDER}/{number}"
-                ),
+                "path": space.bring_adapter(parse_model_uri(adapter.uri), number),
                 "base_model_name": request.plan.served_name,
             }
         )
@@ -387,108 +385,27 @@ def _adapter_args(request: LaunchRequest, space: "_Space") -> list[str]:
     rank = next(rank for rank in LORA_RANKS if rank >= needed)
     count = str(len(request.adapters))
     # Room for all of them at once: none waits until another has left the GPU.
-    room = _without(["--max-loras", count, "--max-cpu-loras", count], names_in(request.args))
+    room = without(["--max-loras", count, "--max-cpu-loras", count], names_in(request.args))
     return ["--enable-lora", "--max-lora-rank", str(rank), *room, "--lora-modules", *modules]
 
 
-def _speculative(wanted: SpeculativeSpec, space: "_Space") -> dict[str, Any]:
+def _speculative(wanted: SpeculativeSpec, space: PodSpace) -> dict[str, Any]:
     config: dict[str, Any] = {"method": _METHODS[wanted.method], "num_speculative_tokens": wanted.tokens}
     if wanted.method == "ngram":
         config |= {"prompt_lookup_min": _NGRAM_TOKENS, "prompt_lookup_max": _NGRAM_TOKENS}
     if wanted.uri is not None:
-        config["model"] = space.bring(parse_model_uri(wanted.uri), "draftmark-draft", DRAFT_FOLDER)
+        config["model"] = space.bring_draft(parse_model_uri(wanted.uri))
     if wanted.revision is not None:
         config["revision"] = wanted.revision
     return config
 
 
-def _without(pairs: Sequence[str], given: Sequence[str]) -> list[str]:
-    """Flags with one value each, without those that the user writes: twice is a warning at every start."""
-    kept = list[str]()
-    for flag, value in zip(pairs[::2], pairs[1::2], strict=True):
-        kept += [flag, value] if flag not in given else []
-    return kept
-
-
-def _pairs(args: Sequence[str]) -> list[tuple[str, str]]:
-    """Flags with their values, whether in one item or in two."""
-    pairs = []
-    for item, following in zip_longest(args, args[1:], fillvalue=""):
-        name, joined, value = item.partition("=")
-        pairs.append((name.replace("_", "-"), value if joined else following))
-    return pairs
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
-
-
-def _binary(size: int) -> str:
-    """A size as the API server writes it, rounded up to whole MiB."""
-    mib = -(-size // 2**20)
-    return f"{mib // 1024}Gi" if mib % 1024 == 0 else f"{mib}Mi"
-
-
-def _offload_bytes(quantity: str | None) -> float:
-    amount = parse_quantity(quantity or "0")
-    return float(amount) if amount is not None else 0.0
-
-
 # --- the pod ---
 
 
-@dataclass(slots=True)
-class _Space:
-    """Volumes and mounts of a pod, as they come together; a claim or image that is needed twice is mounted once."""
-
-    volumes: list[Mapping[str, Any]] = field(default_factory=list)
-    mounts: list[Mapping[str, Any]] = field(default_factory=list)
-    #: Whether something is downloaded.
-    needs_hub: bool = False
-    _folders: dict[str, str] = field(default_factory=dict)
-
-    def bring(self, source: ModelSource, name: str, folder: str) -> str:
-        """Where the engine finds a model: a repository of the hub, or a path in a volume.
-
-        Args:
-            name: Of the volume, if one is made.
-            folder: Where that is mounted.
-        """
-        match source:
-            case HubModel(repository=repository):
-                self.needs_hub = True
-                return repository
-            case ClaimModel(claim=claim, path=path):
-                volume = {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-                return f"{self._folder(f'pvc://{claim}', volume, folder)}/{path}"
-            case ImageModel(reference=reference, path=path):
-                volume = {"name": name, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
-                inside = self._folder(f"oci://{reference}", volume, folder)
-                return f"{inside}/{path}" if path is not None else inside
-            case UrlModel():
-                raise ValueError("the planner refuses it")
-
-    def _folder(self, source: str, volume: Mapping[str, Any], folder: str) -> str:
-        if source not in self._folders:
-            self._folders[source] = folder
-            self.volumes.append(volume)
-            self.mounts.append({"name": volume["name"], "mountPath": folder, "readOnly": True})
-        return self._folders[source]
-
-    def scratch(self, name: str, folder: str, **fields: str) -> None:
-        """Room of the pod's own."""
-        self.volumes.append({"name": name, "emptyDir": fields})
-        self.mounts.append({"name": name, "mountPath": folder})
-
-
-def _env(request: LaunchRequest, space: _Space, budget: int) -> list[dict[str, Any]]:
+def _env(request: LaunchRequest, space: PodSpace, budget: int) -> list[dict[str, Any]]:
     values = {
-        "HOME": CACHE_FOLDER,
-        # Torch asks for the user's name while it builds the path of a cache, and the process has a number only.
-        "USER": "vllm",
-        "XDG_CACHE_HOME": f"{CACHE_FOLDER}/.cache",
-        "XDG_CONFIG_HOME": f"{CACHE_FOLDER}/.config",
-        "HF_HOME": f"{CACHE_FOLDER}/huggingface",
+        **home("vllm"),
         "VLLM_CACHE_ROOT": f"{CACHE_FOLDER}/vllm",
         "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_FOLDER}/torchinductor",
         "TRITON_CACHE_DIR": f"{CACHE_FOLDER}/triton",
@@ -500,145 +417,32 @@ def _env(request: LaunchRequest, space: _Space, budget: int) -> list[dict[str, A
         values["HF_HUB_OFFLINE"] = "1"
     if not request.plan.layout.gpus and request.max_model_bytes is not None:
         values["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, request.max_model_bytes // (_CPU_KV_SHARE * _GIB)))
-    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
-    if request.auth_secret is not None:
-        name, key = request.auth_secret
-        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
-    return env
+    return [*({"name": name, "value": value} for name, value in values.items()), *hub_token(request.auth_secret)]
 
 
 # --- what is refused ---
 
 
-def _refuse_sources(wanted: Wanted) -> Unplannable | None:
-    model = wanted.spec.model
-    if problem := _unservable(wanted.source):
-        return Unplannable(code="UnsupportedModelFormat", message=f"model.uri '{model.uri[:120]}' {problem}")
-    for adapter in model.adapters or ():
-        field_name = f"model.adapters['{adapter.name}']"
-        if problem := _unservable(parse_model_uri(adapter.uri)):
-            return Unplannable(
-                code="UnsupportedModelFormat", message=f"{field_name}.uri '{adapter.uri[:120]}' {problem}"
-            )
-        if adapter.name == wanted.served_name:
-            return Unplannable(
-                code="UnsupportedOption",
-                message=f"{field_name} has the name of the model itself, and requests could not tell them apart. Name the "
-                "adapter or model.name otherwise.",
-            )
-    speculative = wanted.options.speculative
-    if speculative is None or speculative.uri is None:
-        return None
-    if problem := _unservable(parse_model_uri(speculative.uri)):
-        return Unplannable(
-            code="UnsupportedModelFormat",
-            message=f"engine.options.speculative.uri '{speculative.uri[:120]}' {problem}",
-        )
-    return None
-
-
-def _unservable(source: ModelSource) -> str | None:
-    """What is wrong with a source; vLLM takes repositories of the hub and folders."""
-    match source:
-        case UrlModel():
-            return (
-                "is a file behind a URL, which vLLM does not download. Use hf://ORG/REPO, or bring the model to a claim "
-                "(pvc://CLAIM/FOLDER) or into an image (oci://IMAGE:TAG#FOLDER)."
-            )
-        case HubModel(quantization=quantization, file=file) if quantization is not None or file is not None:
-            return (
-                "names one file or one quantization of a repository, as GGUF has them; vLLM takes a whole repository of "
-                "safetensors. Write hf://ORG/REPO, or use engine.name llama-cpp for GGUF."
-            )
-        case ClaimModel(path=path) | ImageModel(path=path) if path is not None and path.endswith(".gguf"):
-            return (
-                "is a GGUF file, and vLLM reads none. Use engine.name llama-cpp, or a folder with config.json and "
-                "safetensors."
-            )
-        case ClaimModel(path=path) | ImageModel(path=path) if path is not None and path.endswith(
-            (".safetensors", ".bin", ".pt", ".pth")
-        ):
-            return "is one file of a model; vLLM takes the folder that holds config.json as well. Name the folder."
-        case _:
-            return None
-
-
-def _refuse_layout(wanted: Wanted) -> Unplannable | None:
-    spec, gpus = wanted.spec, wanted.layout.gpus
-    tensor = (spec.parallelism is not None and spec.parallelism.tensor) or 1
-    if gpus and gpus != tensor:
-        return Unplannable(
-            code="UnsupportedOption",
-            message=f"accelerator.count is {gpus}, and a pod of vllm uses as many GPUs as parallelism.tensor says, which "
-            f"is {tensor}. Set parallelism.tensor: {gpus}, or remove accelerator.count.",
-        )
-    return None
-
-
 def _refuse_options(wanted: Wanted) -> Unplannable | None:
-    options, table = wanted.options, wanted.table
-    for field_name, flag, value in (
+    fields = (
         ("model.quantization", "--quantization", wanted.spec.model.quantization),
-        ("engine.options.kvCacheDType", "--kv-cache-dtype", options.kv_cache_dtype),
-    ):
-        row = table.by_name[flag] if table is not None and value is not None else None
-        # By version, the names are the only values or those besides which plugins may add others.
-        known = (row.known or row.choices) if row is not None else ()
-        if known and value not in known:
-            return Unplannable(
-                code="UnsupportedOption",
-                message=f"{field_name} '{value}' is none of those that {table.title if table else 'vllm'} has. "
-                f"Use one of {', '.join(known)}.",
-            )
-    if options.structured_output is False:
+        ("engine.options.kvCacheDType", "--kv-cache-dtype", wanted.options.kv_cache_dtype),
+    )
+    if refused := refusals.refuse_unknown_values(wanted, "vllm", fields):
+        return refused
+    if wanted.options.structured_output is False:
         return Unplannable(
             code="UnsupportedOption",
             message="engine.options.structuredOutput is false, and vllm takes requests that demand a structure always. "
             "Remove it.",
         )
-    return _refuse_offload(wanted)
+    return refusals.refuse_offload(wanted, least="1Mi")
 
 
-def _refuse_offload(wanted: Wanted) -> Unplannable | None:
-    quantity = wanted.options.kv_offload
-    if quantity is None:
-        return None
-    size = parse_quantity(quantity)
-    resources = wanted.spec.engine.resources
-    limit_text = ((resources.limits or {}) if resources is not None else {}).get("memory")
-    limit = parse_quantity(limit_text or "")
-    if size is None or size < 2**20:
-        problem = f"'{quantity}' is no size of memory. Write a number of at least 1Mi with a suffix, such as 32Gi."
-    elif not wanted.layout.gpus:
-        problem = (
-            f"{quantity} takes what the GPU has no room for, and accelerator is not set. Remove it, or set accelerator."
-        )
-    elif wanted.options.prefix_caching is False:
-        problem = (
-            f"{quantity} keeps the KV cache of prompts for later requests, which engine.options.prefixCaching: false "
-            "switches off. Remove one of them."
-        )
-    elif limit is not None and size >= limit:
-        problem = (
-            f"{quantity} is memory of the container, whose limit is {limit_text}. Raise engine.resources.limits.memory "
-            "above it, or make kvOffload smaller."
-        )
-    else:
-        return None
-    return Unplannable(code="UnsupportedOption", message=f"engine.options.kvOffload {problem}")
-
-
-def _refuse_bypasses(wanted: Wanted) -> Unplannable | None:
-    if taken := sorted(REFUSED_ENV.keys() & {*wanted.env_names}):
-        told = "; ".join(f"{name} is set by {REFUSED_ENV[name]}" for name in taken[:3])
-        return Unplannable(
-            code="InvalidEnv",
-            message=f"engine.env sets {', '.join(taken[:5])}, past the check of arguments. {told}. Remove them.",
-        )
-    if wanted.table is not None:
-        problems = [p.message for p in check_args(wanted.table, wanted.args, RESERVED)]
-    else:
-        problems = _reserved_without_table(wanted.args)
+def _refuse_args(wanted: Wanted) -> Unplannable | None:
+    default = FlagTable.load("vllm", Vllm().default_version)
+    assert default is not None, "the default version has a table"
+    problems = refusals.argument_problems(wanted, default, RESERVED)
     given = names_in(wanted.args)
     if "--enable-auto-tool-choice" in given and "--tool-call-parser" not in given:
         # Not argparse says so but what looks at its result, so no flag table knows it.
@@ -647,20 +451,3 @@ def _refuse_bypasses(wanted: Wanted) -> Unplannable | None:
             "(hermes, llama3_json, mistral ...), or remove it."
         )
     return Unplannable(code="InvalidArgs", message=" ".join(problems)) if problems else None
-
-
-def _reserved_without_table(args: Sequence[str]) -> list[str]:
-    """What is not the user's to set among the arguments of a version whose flags are not known: by the names of the
-    default version, and by their beginnings, which argparse takes as well."""
-    table = FlagTable.load("vllm", Vllm().default_version)
-    assert table is not None, "the default version has a table"
-    owners = {name: owner for flag, owner in RESERVED.items() for name in table.by_name[flag].names}
-    problems = list[str]()
-    for name in names_in(args):
-        is_whole = table.find(name) is not None
-        found = [owner for spelling, owner in owners.items() if spelling == name]
-        if not is_whole and len(name) > 1:
-            found += [owner for spelling, owner in owners.items() if spelling.startswith(name)]
-        if found:
-            problems.append(f"{name[:80]} cannot be given in engine.args: it is set by {found[0]}. Remove it.")
-    return problems[:5]
