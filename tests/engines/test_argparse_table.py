@@ -18,6 +18,10 @@ def optional_str(text: str) -> str | None:
     return None if text in ("", "None") else text
 
 
+def quantity(text: str) -> int:
+    return int(text.removesuffix("i").removesuffix("K")) * (1024 if text.endswith("Ki") else 1)
+
+
 def size_or_auto(text: str) -> int:
     return -1 if text == "auto" else int(float(text[:-1]) * 1000) if text.endswith("k") else int(text)
 
@@ -42,6 +46,8 @@ def small_parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", "-c", type=int, default=3)
     parser.add_argument("--maybe", type=optional_int)
     parser.add_argument("--length", type=size_or_auto)
+    parser.add_argument("--tokens", type=quantity)
+    parser.add_argument("--one-of-a-set", choices={"c", "a", "b"})
     parser.add_argument("--share", type=float)
     parser.add_argument("--config", type=json.loads)
     parser.add_argument("--rank", type=int, choices=[8, 16])
@@ -71,6 +77,8 @@ ROWS = rows(small_parser())
         ("--count", {"type": "int", "values": 1, "aliases": ["-c"], "default": "3"}),
         ("--maybe", {"type": "int", "values": 1, "undocumented": ["None", ""]}),
         ("--length", {"type": "size", "values": 1, "choices": ["auto"]}),
+        ("--tokens", {"type": "quantity", "values": 1}),
+        ("--one-of-a-set", {"type": "choice", "values": 1, "choices": ["a", "b", "c"]}),
         ("--share", {"type": "float", "values": 1}),
         ("--config", {"type": "json", "values": 1}),
         ("--rank", {"type": "choice", "values": 1, "choices": ["8", "16"]}),
@@ -90,7 +98,7 @@ def test_a_flag_becomes_its_row(name: str, row: object) -> None:
 
 def test_an_argument_without_a_flag_has_no_row() -> None:
     assert "model_tag" not in ROWS
-    assert len(ROWS) == 18
+    assert len(ROWS) == 20
 
 
 def test_the_check_reads_the_table_that_was_made() -> None:

@@ -1,4 +1,4 @@
-"""The check of a user's engine arguments, against the tables of llama-server and of vLLM."""
+"""The check of a user's engine arguments, against the tables of llama-server, vLLM and SGLang."""
 
 import argparse
 import contextlib
@@ -25,7 +25,8 @@ def load(engine: str = "llama-cpp", version: str = VERSION) -> FlagTable:
 
 TABLE = load()
 VLLM = load("vllm", "0.33.0")
-TABLES = (TABLE, VLLM, load("vllm", "0.32.0"))
+SGLANG = load("sglang", "0.5.23")
+TABLES = (TABLE, VLLM, load("vllm", "0.32.0"), SGLANG)
 
 
 def messages(*args: str) -> list[str]:
@@ -36,7 +37,7 @@ def right_values(flag: Flag) -> list[str]:
     match flag.type:
         case "choice" | "list":
             value = flag.choices[-1]
-        case "integer" | "integer64" | "number" | "int" | "float" | "size" | "json":
+        case "integer" | "integer64" | "number" | "int" | "float" | "size" | "quantity" | "json":
             value = "1"
         case _:
             value = "text"
@@ -48,7 +49,8 @@ def usable(table: FlagTable = TABLE) -> list[Flag]:
 
 
 @pytest.mark.parametrize(
-    ("table", "version", "source"), [(TABLE, VERSION, "Debian package llama.cpp"), (VLLM, "0.33.0", "package vllm 0.33.0")],
+    ("table", "version", "source"), [(TABLE, VERSION, "Debian package llama.cpp"), (VLLM, "0.33.0", "package vllm 0.33.0"),
+     (SGLANG, "0.5.23", "package sglang 0.5.23")],
     ids=lambda x: getattr(x, "engine", ""),
 )  # fmt: skip
 def test_a_table_names_its_origin(table: FlagTable, version: str, source: str) -> None:
@@ -355,9 +357,15 @@ def _size(text: str) -> object:
     return text if text.strip()[-1:] in "kKmMgGtT" and text.strip()[-1:] else int(text)
 
 
+def _quantity(text: str) -> object:
+    return text if text.strip().endswith(("k", "M", "G", "T", "i")) else int(text)
+
+
 def argparse_of(table: FlagTable) -> argparse.ArgumentParser:
-    """A parser with the flags of a table, as vLLM makes its own from its configuration classes."""
-    reads: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "size": _size, "json": json.loads}
+    """A parser with the flags of a table, as vLLM and SGLang make their own from declarations."""
+    reads: dict[str, Callable[[str], Any]] = {
+        "int": int, "float": float, "size": _size, "quantity": _quantity, "json": json.loads,
+    }  # fmt: skip
     parser = _Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in usable(table):
         names = (*flag.aliases, flag.name)
@@ -374,7 +382,9 @@ def argparse_of(table: FlagTable) -> argparse.ArgumentParser:
                 raise ValueError(text)
             return reads.get(flag.type, str)(text)
 
-        parser.add_argument(*names, type=read, nargs="+" if flag.more else None, dest=flag.name)
+        parser.add_argument(
+            *names, type=read, nargs=("+" if flag.values else "*") if flag.more else None, dest=flag.name
+        )
     return parser
 
 
@@ -400,9 +410,55 @@ def test_what_the_check_takes_argparse_takes(parts: list[list[str]]) -> None:
         PARSER.parse_args(args)
 
 
+PLAIN_PARSER = argparse_of(SGLANG)
+PLAIN_WORDS = st.one_of(
+    st.sampled_from(
+        ["1", "-1", "0.5", "-0.5", "8k", "8Ki", "x", "", "--", "-", "a b", "-a b", "{}", "auto", "--a.b", "--tp_size"]
+    ),
+    st.sampled_from(sorted(SGLANG.by_name)),
+    st.builds("{}={}".format, st.sampled_from(sorted(SGLANG.by_name)), st.sampled_from(["1", "", "x", "{}", "-1"])),
+)
+PLAIN_FITTING = st.sampled_from(usable(SGLANG)).map(lambda flag: [flag.name, *right_values(flag)])
+
+
+@given(parts=st.lists(PLAIN_FITTING | PLAIN_WORDS.map(lambda word: [word]), max_size=6))
+def test_what_the_check_takes_pythons_own_argparse_takes(parts: list[list[str]]) -> None:
+    args = [word for part in parts for word in part]
+    if not check_args(SGLANG, args, {}):
+        with contextlib.redirect_stderr(io.StringIO()):
+            PLAIN_PARSER.parse_args(args)
+
+
 @given(args=st.lists(st.text() | st.characters(categories=["Cs"]) | WORDS, max_size=12))
 def test_any_list_of_strings_gets_a_bounded_answer_from_the_other_table_too(args: list[str]) -> None:
     problems = check_args(VLLM, args, VLLM_RESERVED)
     assert len(problems) <= MAX_PROBLEMS
     assert [p.index for p in problems] == sorted({p.index for p in problems})
     assert all(p.message.isprintable() and len(p.message) < 1000 for p in problems)
+
+
+# --- as Python's own argparse reads it ---
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--tp-size=2"], ["--hicache-ratio", "-0.5"], ["--chunked-prefill-size", "-1"], ["--gc-threshold", "1", "2", "3"],
+        ["--max-prefill-tokens", "1.5k"], ["--max-prefill-tokens", "64Ki"], ["--max-prefill-tokens", " 2M"], ["--log-level", "a.b"],
+    ],
+)  # fmt: skip
+def test_what_sglang_takes_is_taken(args: list[str]) -> None:
+    assert check_args(SGLANG, args, {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--tp_size", "2"], "Nearest: --tp-size."), (["--json-model-override-args.a", "1"], "is no flag"),
+        (["--max-prefill-tokens", "1m"], "Ki, Mi, Gi or Ti"), (["--max-prefill-tokens", "1.5Ki"], "Ki, Mi, Gi or Ti"),
+        (["--enable-metrics=1"], "takes no value"), (["--tp-size", "--host"], "it has none"),
+    ],
+)  # fmt: skip
+def test_what_sglang_would_not_take_is_said(args: list[str], said: str) -> None:
+    [problem] = check_args(SGLANG, args, {})[:1]
+    assert said in problem.message

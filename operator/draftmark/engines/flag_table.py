@@ -6,8 +6,9 @@ takes, with three exceptions: a number must be one to its end (`stoi` reads `12x
 value belongs is a forgotten value, and a flag is written in full (argparse takes any beginning that fits one flag only,
 so a beginning would pass as a flag that is not the user's to set).
 
-Two ways to read a list of arguments are known. llama-server takes a flag and its value as two items. Python's argparse
-takes them also as `--flag=value`, and some flags take several items; vLLM's reads `--flag.key value` as JSON as well.
+Three ways to read a list of arguments are known. llama-server takes a flag and its value as two items. Python's argparse
+takes them also as `--flag=value`, and some flags take several items; vLLM's own argparse reads `--flag.key value` as JSON
+as well, and underscores as dashes, which the plain one does not.
 """
 
 import json
@@ -29,9 +30,9 @@ MAX_SHOWN: Final = 80
 #: Choices that a message lists.
 MAX_CHOICES: Final = 12
 
-#: integer and number are C's; int, float and size (1k is 1000, 1K is 1024) Python's.
+#: integer and number are C's; int, float, size (vLLM's: 1k is 1000, 1K is 1024) and quantity (SGLang's: 1k, 1Ki) Python's.
 FlagType = Literal[
-    "switch", "string", "choice", "list", "integer", "integer64", "number", "int", "float", "size", "json"
+    "switch", "string", "choice", "list", "integer", "integer64", "number", "int", "float", "size", "quantity", "json"
 ]
 
 #: Bits of the largest number: int, and unsigned long. Source: <climits> on 64 bit Linux.
@@ -39,6 +40,8 @@ _BITS: Final[Mapping[str, int]] = {"integer": 31, "integer64": 64}
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 #: Source: `human_readable_int` in vllm/utils/argparse_utils.py.
 _SIZE: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?[kmgt]|[0-9]{1,40}[KMGT]")
+#: Source: `human_readable_int` in sglang/srt/utils/common.py.
+_QUANTITY: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?[kMGT]|[0-9]{1,40}[KMGT]i")
 #: What argparse takes for a value although it begins with a dash. Source: `_negative_number_matcher` in Python's argparse.
 _NEGATIVE: Final = re.compile(r"-[0-9]+|-[0-9]*\.[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
@@ -92,6 +95,8 @@ class FlagTable:
     date: str
     flags: tuple[Flag, ...]
     is_argparse: bool = False
+    is_plain: bool = False
+    """Python's argparse as it is, without what vLLM's adds to it."""
     by_name: Mapping[str, Flag] = field(repr=False, compare=False)
     """Every spelling that the program knows: canonical names, aliases and negations."""
 
@@ -113,13 +118,14 @@ class FlagTable:
             source=data["source"],
             date=data["date"],
             flags=flags,
-            is_argparse=data.get("parser") == "argparse",
+            is_argparse=data.get("parser") in ("argparse", "plain argparse"),
+            is_plain=data.get("parser") == "plain argparse",
             by_name={name: flag for flag in flags for name in flag.names},
         )
 
     def find(self, name: str) -> Flag | None:
-        """The flag of this spelling; both kinds of parser read `_` as `-` in long names."""
-        return self.by_name.get(_normal(name))
+        """The flag of this spelling; llama-server's parser and vLLM's read `_` as `-` in long names."""
+        return self.by_name.get(name if self.is_plain else _normal(name))
 
     @property
     def title(self) -> str:
@@ -200,7 +206,7 @@ def _read(table: FlagTable, args: Sequence[str], position: int) -> _Use:
 def _read_argparse(table: FlagTable, args: Sequence[str], position: int) -> _Use:
     item = args[position]
     head, joined, value = item.partition("=") if item.startswith("-") else (item, "", "")
-    name, dot, _ = head.partition(".")
+    name, dot, _ = (head, "", "") if table.is_plain else head.partition(".")
     flag = table.find(name)
     if flag is None and name.startswith("-O") and (level := table.find("-O")):
         flag, joined, value = level, "=", value or name[2:]  # the one short flag whose value stands behind it
@@ -225,15 +231,15 @@ def _following(table: FlagTable, flag: Flag | None, args: Sequence[str], positio
         return after if is_value and after and not _looks_like_flag(after[0]) else ()
     taken = list[str]()
     for item in args[position + 1 :] if flag.more else args[position + 1 : position + 1 + flag.values]:
-        if table.find(item) or (table.is_argparse and _is_option(item)):
+        if table.find(item) or (table.is_argparse and _is_option(table, item)):
             break
         taken.append(item)
     return taken
 
 
-def _is_option(item: str) -> bool:
+def _is_option(table: FlagTable, item: str) -> bool:
     """Whether argparse takes an item for a flag; vLLM's splits what begins with a dash at its first dot."""
-    is_value = " " in item or (_NEGATIVE.fullmatch(item) is not None and "." not in item)
+    is_value = " " in item or (_NEGATIVE.fullmatch(item) is not None and (table.is_plain or "." not in item))
     return len(item) > 1 and item.startswith("-") and not is_value
 
 
@@ -323,6 +329,8 @@ def _accepts(flag: Flag, value: str) -> bool:
             return _is_read_by(int, value)
         case "size":
             return _is_read_by(int, value) or _SIZE.fullmatch(value.strip()) is not None
+        case "quantity":
+            return _is_read_by(int, value) or _QUANTITY.fullmatch(value.strip()) is not None
         case "float":
             return _is_read_by(float, value)
         case "json":
@@ -372,6 +380,8 @@ def _needs(flag: Flag) -> str:
             return (
                 f"a whole number, where wanted with k, m, g or t (thousands) or K, M, G or T (1024s) behind it{words}"
             )
+        case "quantity":
+            return f"a whole number, where wanted with k, M, G or T (thousands) or Ki, Mi, Gi or Ti (1024s) behind it{words}"
         case "float":
             return f"a number{words}"
         case "json":
