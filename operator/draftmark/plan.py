@@ -55,8 +55,9 @@ class Plan:
         """Whether requests go through a router.
 
         smg 1.13 reads the answers to /v1/rerank of SGLang only, a bare list, and answers 500 to those of llama.cpp and vLLM
-        (seen with llama-server v0.7.0). And it takes the first model that a pod lists for its only one, so that a request
-        for an adapter is a 404 (seen with a server that lists a model and an adapter).
+        (seen with llama-server v0.7.0); no argument of SGLang tells that its model reranks. And it takes the first model that
+        a pod lists for its only one, so that a request for an adapter is a 404 (seen with a server that lists a model and an
+        adapter).
         """
         return self.kind != "rerank" and not self.adapters
 

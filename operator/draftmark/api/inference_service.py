@@ -28,7 +28,7 @@ from draftmark.api.duration import Duration, seconds_of
 from draftmark.api.model_uri import SCHEMES, UnreadableUri, parse_model_uri
 
 #: Engines that can be asked for. `engines.registry` has one file for each.
-ENGINE_NAMES: Final = ("llama-cpp", "vllm")
+ENGINE_NAMES: Final = ("llama-cpp", "vllm", "sglang")
 
 MAX_REPLICAS: Final = 1000
 
@@ -65,7 +65,7 @@ class AdapterSpec(ApiModel):
     """A LoRA adapter, loaded when the engine starts and asked for by its own name."""
 
     name: ModelName
-    """Name under which requests ask for the model with this adapter."""
+    """Name under which requests ask for the model with this adapter; for sglang MODEL:ADAPTER."""
 
     uri: Annotated[str, Field(min_length=1, max_length=1024)]
     """Where the adapter is: hf://org/repo, pvc://claim/folder or oci://registry/image:tag#folder."""

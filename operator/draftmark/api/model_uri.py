@@ -125,7 +125,7 @@ def _image(uri: str, rest: str) -> ImageModel:
     if not _IMAGE.fullmatch(reference) or (path and not _safe_path(path)):
         raise UnreadableUri(
             f"model.uri {_quoted(uri)} names no image. Write oci://REGISTRY/IMAGE:TAG#PATH/FILE.gguf "
-            "(without #PATH: model.gguf for llama-cpp, the whole image for vllm)."
+            "(without #PATH: model.gguf for llama-cpp, the whole image for vllm and sglang)."
         )
     return ImageModel(reference=reference, path=path or None)
 

@@ -55,7 +55,7 @@ def _wrap(argv: Sequence[str]) -> list[str]:
     """One line per flag with its value."""
     lines: list[str] = []
     for word in argv:
-        if word.startswith("-") or not lines or " " in lines[-1].strip():
+        if (word.startswith("-") and not word[1:2].isdigit()) or not lines or " " in lines[-1].strip():
             lines.append(f"    {word}")
         else:
             lines[-1] += f" {word}"
