@@ -124,6 +124,13 @@ def test_metrics_are_read() -> None:
     assert read_engine_page(PAGE, 7) == EnginePage(running=3, waiting=1, tokens=1200, at_s=7)
     labelled = 'llamacpp:requests_processing{model="a b"} 2\nllamacpp:requests_processing{model="c"} 1 1700000000000\n'
     assert read_engine_page(labelled, 7).running == 3
+    vllm = 'vllm:num_requests_running{engine="0"} 4\nvllm:num_requests_waiting{engine="0"} 2\n'
+    vllm += "vllm:prompt_tokens_total 10\nvllm:generation_tokens_total 5\n"
+    assert read_engine_page(vllm, 7) == EnginePage(running=4, waiting=2, tokens=15, at_s=7)
+    sglang = 'sglang:num_running_reqs{tp_rank="0"} 4\nsglang:num_queue_reqs{tp_rank="0"} 2\n'
+    sglang += 'sglang:num_grammar_queue_reqs{tp_rank="0"} 1\nsglang:prompt_tokens_total{is_streaming="true"} 10\n'
+    sglang += 'sglang:generation_tokens_total{is_streaming="true"} 5\n'
+    assert read_engine_page(sglang, 7) == EnginePage(running=4, waiting=3, tokens=15, at_s=7)
     assert read_engine_page("<html>", 7) == EnginePage(running=None, waiting=None, tokens=None, at_s=7)
 
 

@@ -75,6 +75,7 @@ class _Texts(BaseHTTPRequestHandler):
 TARGETS = {
     "operator": {},
     "vllm": {"role": "engine", "inference_service": "tiny", "revision": "a0b1c2d3", "pod": "tiny-engine-1"},
+    "sglang": {"role": "engine", "inference_service": "third", "revision": "0000cafe", "pod": "third-engine-1"},
     "llama-cpp": {"role": "engine", "inference_service": "small", "revision": "0000beef", "pod": "small-engine-1"},
     "gateway": {"role": "gateway", "inference_service": "tiny", "pod": "tiny-gateway-1"},
     "router": {"role": "router", "inference_service": "tiny", "revision": "a0b1c2d3", "pod": "tiny-router-1"},
@@ -120,6 +121,9 @@ def test_values_are_those_that_were_scraped(url: str) -> None:
 
     # Two wait in the engine and three at the gateway.
     assert value('draftmark:queue_depth{inference_service="tiny"}') == 5
+    # Three wait in SGLang, and one for its grammar.
+    assert value('draftmark:requests_waiting{inference_service="third"}') == 4
+    assert value('draftmark:kv_cache_usage_ratio{inference_service="third"}') == 0.75
     assert value('draftmark:gpu_utilization_ratio{inference_service="tiny"}') == 0.8
     assert value('draftmark:gateway_requests_in_flight{inference_service="tiny"}') == 2
     assert value('draftmark_service_condition{inference_service="broken", condition="Stalled"}') == 1

@@ -28,11 +28,24 @@ __all__ = [
 Json = Mapping[str, Any]
 
 #: Names of an engine's own numbers in its metrics: requests that run and wait, and tokens in and out so far.
-#: Source: README of llama.cpp's server, "Available metrics", v0.7.0.
+#: Sources: README of llama.cpp's server, "Available metrics", v0.7.0; v1/metrics/loggers.py of vLLM 0.33.0;
+#: srt/observability/metrics_collector.py of SGLang 0.5.23, which counts requests that wait for a grammar apart.
 ENGINE_METRICS: Final[Mapping[str, tuple[str, ...]]] = {
-    "running": ("llamacpp:requests_processing",),
-    "waiting": ("llamacpp:requests_deferred",),
-    "tokens": ("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
+    "running": ("llamacpp:requests_processing", "vllm:num_requests_running", "sglang:num_running_reqs"),
+    "waiting": (
+        "llamacpp:requests_deferred",
+        "vllm:num_requests_waiting",
+        "sglang:num_queue_reqs",
+        "sglang:num_grammar_queue_reqs",
+    ),
+    "tokens": (
+        "llamacpp:prompt_tokens_total",
+        "llamacpp:tokens_predicted_total",
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "sglang:prompt_tokens_total",
+        "sglang:generation_tokens_total",
+    ),
 }
 
 
