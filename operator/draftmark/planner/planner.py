@@ -277,15 +277,16 @@ def _refuse_further_uris(spec: InferenceServiceSpec, cluster: ClusterFacts) -> U
 
 def _image_volume_reason(source: ModelSource, cluster: ClusterFacts) -> tuple[Reason, ...]:
     """Some nodes mount images and others do not: the scheduler does not know the difference."""
-    if not isinstance(source, ImageModel) or cluster.nodes is None:
+    nodes = cluster.open_nodes
+    if not isinstance(source, ImageModel) or nodes is None:
         return ()
-    unable = [node.name for node in cluster.nodes if not mounts_images(node.container_runtime)]
-    if not unable or len(unable) == len(cluster.nodes):
+    unable = [node.name for node in nodes if not mounts_images(node.container_runtime)]
+    if not unable or len(unable) == len(nodes):
         return ()
     return (
         Reason(
             code="ImageVolumes",
-            message=f"{len(unable)} of {len(cluster.nodes)} nodes cannot mount image volumes ({', '.join(unable[:3])}); "
+            message=f"{len(unable)} of {len(nodes)} nodes cannot mount image volumes ({', '.join(unable[:3])}); "
             "keep the pods off them with podTemplate.nodeSelector",
         ),
     )
