@@ -1,12 +1,17 @@
 """What is kept of the objects that are watched is enough for what is told of them."""
 
+from typing import Any, cast
+
 import pytest
 
-from draftmark.controller.observe import slim_pod
+from draftmark.api.defaults import Defaults
+from draftmark.cluster.client import ApiClient
+from draftmark.controller.observe import Key, World, slim_pod
 from draftmark.facts.pods import pod_problem, startup_stages
+from tests.facts.label_sets import LABEL_SETS
 from tests.facts.test_gpu_failures import LOGS, REJECTED, device
 from tests.facts.test_pods import PROBLEMS
-from tests.specs import Object, crashed_pod, pod
+from tests.specs import Object, crashed_pod, pod, service, spec
 
 
 def on_a_node(item: Object) -> Object:
@@ -27,3 +32,65 @@ PODS = [
 def test_what_is_kept_of_a_pod_tells_the_same(item: Object) -> None:
     assert pod_problem(slim_pod(item)) == pod_problem(item)
     assert startup_stages(slim_pod(item)) == startup_stages(item)
+
+
+class Nodes:
+    """A world that hears of nodes, and of nothing else."""
+
+    def __init__(self) -> None:
+        self.woken: list[Key] = []
+        self.world = World(client=cast(ApiClient, None), defaults=Defaults(), wake=self.woken.append)
+        self.world.take_service(service(spec(model={"uri": "oci://registry.example/model:1"})))
+        assert self.world.nodes is not None
+        self.informer = self.world.nodes
+        self.informer.synced.set()
+        self.version = 0
+
+    def say(self, node: Object, **changes: Any) -> tuple[Key, ...]:
+        """The API server tells of a node; back come the services that are looked at for it."""
+        self.version += 1
+        metadata = {**node["metadata"], "uid": "u", "resourceVersion": str(self.version), **changes}
+        self.woken.clear()
+        self.informer.absorb({**node, "metadata": metadata})
+        return tuple(self.woken)
+
+
+def heartbeat(node: Object, second: int) -> Object:
+    """What a kubelet writes when nothing has happened. Source: Kubernetes, "Node status"."""
+    status = node["status"]
+    conditions = [{**c, "lastHeartbeatTime": f"2026-01-01T12:00:{second:02}Z"} for c in status["conditions"]]
+    images = [*status["images"], {"names": [f"example/image:{second}"], "sizeBytes": second}]
+    return {**node, "status": {**status, "conditions": conditions, "images": images, "volumesInUse": [str(second)]}}
+
+
+def test_heartbeats_of_nodes_change_no_fact_and_wake_nobody() -> None:
+    node = LABEL_SETS[1].node
+    nodes = Nodes()
+    assert len(nodes.say(node)) == 1
+    before = nodes.world.cluster_facts().nodes
+    assert before is not None
+    for second in range(10):
+        assert nodes.say(heartbeat(node, second), annotations={"seen": str(second)}) == ()
+    assert nodes.world.cluster_facts().nodes is before, "the facts of all nodes are made once, not for every look"
+
+
+def test_services_are_looked_at_when_a_node_changes_what_is_decided_by_it() -> None:
+    node = LABEL_SETS[1].node
+    nodes = Nodes()
+    nodes.say(node)
+    assert nodes.say({**node, "metadata": {**node["metadata"], "labels": {"zone": "b"}}}) == ()
+    [facts] = nodes.world.cluster_facts().nodes or ()
+    assert facts.labels == {"zone": "b"}
+    assert len(nodes.say({**node, "spec": {"unschedulable": True}})) == 1
+    runtime = {**node["status"], "nodeInfo": {"containerRuntimeVersion": "containerd://1.7.0"}}
+    assert len(nodes.say({**node, "status": runtime})) == 1
+    assert [n.container_runtime for n in nodes.world.cluster_facts().nodes or ()] == ["containerd://1.7.0"]
+
+
+def test_nodes_that_are_not_known_are_not_none() -> None:
+    nodes = Nodes()
+    nodes.say(LABEL_SETS[1].node)
+    nodes.informer.denied = "nodes is forbidden"
+    assert nodes.world.cluster_facts().nodes is None
+    nodes.informer.denied = None
+    assert len(nodes.world.cluster_facts().nodes or ()) == 1

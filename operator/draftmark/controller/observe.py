@@ -15,7 +15,7 @@ from draftmark.cluster.caches import Caches
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.informer import Informer
 from draftmark.cluster.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, Kind, child_kinds
-from draftmark.facts.nodes import ClusterFacts, read_nodes
+from draftmark.facts.nodes import ClusterFacts, NodeFacts, read_node, trim_node
 from draftmark.facts.pods import restarts
 from draftmark.observation import GatewayState, Json, Observation, Proof
 
@@ -66,6 +66,9 @@ class World:
     #: Role and restarts of each pod, by name.
     _pods_of: dict[Key, dict[str, tuple[str, int]]] = field(default_factory=dict)
     _claims_in: dict[str, dict[str, str]] = field(default_factory=dict)
+    _nodes: dict[str, NodeFacts] = field(default_factory=dict)
+    #: The same by name; None: one of them has changed. Every look at a service needs it, and nodes seldom change.
+    _nodes_in_order: tuple[NodeFacts, ...] | None = None
 
     def __post_init__(self) -> None:
         def watch(
@@ -91,7 +94,7 @@ class World:
         self.pods = watch(PODS, self._on_pod, slim_pod, _OURS)
         self.claims = watch(PERSISTENT_VOLUME_CLAIMS, self._on_claim, _slim_claim)
         self.nodes = (
-            Informer(self.client, NODES, on_change=self._on_node, project=_slim_node) if not self.namespaces else None
+            Informer(self.client, NODES, on_change=self._on_node, project=trim_node) if not self.namespaces else None
         )
 
     def informers(self) -> tuple[Informer[Any], ...]:
@@ -171,10 +174,11 @@ class World:
 
     def cluster_facts(self) -> ClusterFacts:
         """What the nodes and the API server can do."""
-        return ClusterFacts(
-            nodes=read_nodes(self.nodes.values()) if self.nodes is not None and not unread(self.nodes) else None,
-            server_version=self.server_version,
-        )
+        if self.nodes is None or unread(self.nodes):
+            return ClusterFacts(server_version=self.server_version)
+        if self._nodes_in_order is None:
+            self._nodes_in_order = tuple(node for _, node in sorted(self._nodes.items()))
+        return ClusterFacts(nodes=self._nodes_in_order, server_version=self.server_version)
 
     def _on_child(self, old: Json | None, new: Json | None) -> None:
         is_seen = old is None or new is None or _what_matters(old) != _what_matters(new)
@@ -220,11 +224,27 @@ class World:
                 self.wake(key)
 
     def _on_node(self, old: Json | None, new: Json | None) -> None:
+        # A kubelet rewrites its node's status every few minutes, and the lists come again: mostly with nothing new.
         if old == new:
+            return
+        before = self._nodes.get(str((new or old or {})["metadata"]["name"]))
+        after = read_node(new) if new is not None else None
+        if after is not None:
+            self._nodes[after.name] = after
+        elif before is not None:
+            del self._nodes[before.name]
+        self._nodes_in_order = None
+        # All that is decided by nodes today is whether images can be mounted.
+        if _mounting(before) == _mounting(after):
             return
         for key, service in list(self.services.items()):
             if str(service.get("spec", {}).get("model", {}).get("uri", "")).startswith("oci://"):
                 self.wake(key)
+
+
+def _mounting(node: NodeFacts | None) -> str | None:
+    """What a node says to whether images can be mounted; None: nothing."""
+    return node.container_runtime if node is not None and not node.is_cordoned else None
 
 
 def key_of(service: Json) -> Key:
@@ -309,13 +329,4 @@ def _slim_claim(claim: Mapping[str, Any]) -> Json:
     return {
         "metadata": _pick(claim["metadata"], ("name", "namespace")),
         "status": {"phase": claim.get("status", {}).get("phase", "Pending")},
-    }
-
-
-def _slim_node(node: Mapping[str, Any]) -> Json:
-    info = node.get("status", {}).get("nodeInfo", {})
-    return {
-        "metadata": _pick(node["metadata"], ("name",)),
-        "spec": _pick(node.get("spec", {}), ("unschedulable",)),
-        "status": {"nodeInfo": _pick(info, ("containerRuntimeVersion",))},
     }
