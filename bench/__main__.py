@@ -3,7 +3,14 @@
 import subprocess
 import sys
 
-MODULES = ("bench.decisions", "bench.cluster_memory", "bench.data_path", "bench.scale", "bench.scale_kwok")
+MODULES = (
+    "bench.decisions",
+    "bench.planning",
+    "bench.cluster_memory",
+    "bench.data_path",
+    "bench.scale",
+    "bench.scale_kwok",
+)
 
 if __name__ == "__main__":
     for module in MODULES:

@@ -144,10 +144,22 @@ def with_volume(**source: Any) -> Object:
 
 VLLM = spec(model={"uri": "hf://org/repo"}, engine={"name": "vllm"})
 VLLM_GPU = {**VLLM, "accelerator": {"product": "NVIDIA-L4"}}
+VLLM_8B = {
+    **VLLM,
+    "model": {"uri": "hf://meta-llama/Llama-3.1-8B", "maxContextLength": 8192},
+    "accelerator": {"product": "NVIDIA-H100-80GB-HBM3"},
+}
+AUTO_8B = {**VLLM_8B, "engine": {"name": "auto"}}
 VLLM_LORA = with_field(VLLM, "model.adapters", [{"name": "a", "uri": "hf://org/lora"}])
 GUESS = "engine.options.speculative"
 VLLM_NGRAM = with_field(VLLM, GUESS, {"method": "mtp", "tokens": 2})
 VLLM_EAGLE = with_field(VLLM, GUESS, {"method": "eagle", "tokens": 2, "uri": "hf://org/draft"})
+
+
+def must_hold(tokens: int) -> Callable[[Decision], bool]:
+    """The cache that must fit, of Llama-3.1-8B."""
+    needed = tokens * 131_072
+    return lambda d: d.plan is not None and d.plan.memory is not None and d.plan.memory.kv_needed_bytes == needed
 
 
 def adapter(**fields: Any) -> str:
@@ -197,6 +209,10 @@ CHANGES = [
     Change(f"{GUESS}.revision", "v1", guesses(method="eagle", num_speculative_tokens=2, model="org/draft", revision="v1"), VLLM_EAGLE),
     Change("parallelism.tensor", 2, args("--tensor-parallel-size", "2"), VLLM_GPU),
     Change("parallelism.tensor", 2, gpus("nvidia.com/gpu", "2"), VLLM_GPU),
+    Change("parallelism.pipeline", 2, args("--pipeline-parallel-size", "2"), VLLM_GPU),
+    Change("workload.inputTokens", 8000, must_hold(8192 + 16 * 8000), VLLM_8B),
+    Change("workload.outputTokens", 8000, must_hold(8192 + 16 * 8000), VLLM_8B),
+    Change("workload.sharedPrefixTokens", 1000, lambda d: d.plan is not None and d.plan.engine == "sglang", AUTO_8B),
     Change("workload.kind", "interactive", args("--max-num-seqs", "64"), VLLM_GPU),
     Change("workload.kind", "batch", args("--max-num-batched-tokens", "16384"), VLLM_GPU),
     Change("accelerator.product", "NVIDIA-H100-80GB-HBM3", selects("nvidia.com/gpu.product", "NVIDIA-H100-80GB-HBM3"), GPU),

@@ -2,7 +2,7 @@
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from draftmark.decide import decide
 from draftmark.decision import RevisionReport, Suggestion
 from draftmark.facts.pods import is_ready
 from draftmark.observation import Observation, Proof
-from draftmark.plan import Layout, Plan, Reason, Unplannable
+from draftmark.plan import Layout, Memory, Plan, Reason, Rejected, Unplannable
 from draftmark.running import pods_of
 from draftmark.status import Transition, differs, make_status, transitions
 from tests.simulation import CRASHES, HANGS, Edit, Reconcile, Rest, Time, empty_world, simulate
@@ -391,6 +391,8 @@ def test_status_stays_small_with_every_list_full() -> None:
             engine="e" * 64, version="v" * 64, image="i" * 512, layout=Layout(gpus=16, product="p" * 63),
             served_name="n" * 253, max_context_length=16_777_216, concurrency=1024,
             reasons=tuple(Reason(code="C" * 64, message=long) for _ in range(40)), args_unchecked=long,
+            parameters=10**14, memory=Memory(**{f.name: 2**50 for f in fields(Memory)}),  # type: ignore[arg-type]
+            rejected=tuple(Rejected(option=long, code="C" * 64, message=long) for _ in range(40)),
         ),
         refused=None,
         suggestion=Suggestion(id="0" * 8, message=long),

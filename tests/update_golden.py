@@ -7,6 +7,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "operator"))
 
 from tests.golden_cases import golden_cases  # noqa: E402, the package lies in operator/
+from tests.planner.plan_cases import CASES, FOLDER  # noqa: E402
 
 
 def main() -> None:
@@ -15,6 +16,11 @@ def main() -> None:
             if not file.is_file() or file.read_text("utf-8") != text:
                 file.write_text(text, "utf-8")
                 print(f"wrote {file.relative_to(ROOT)}")
+    FOLDER.mkdir(exist_ok=True)
+    for plan in CASES:
+        if not plan.file.is_file() or plan.file.read_text("utf-8") != plan.text():
+            plan.file.write_text(plan.text(), "utf-8")
+            print(f"wrote {plan.file.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

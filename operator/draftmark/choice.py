@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from draftmark.api import names
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.decision import Suggestion
+from draftmark.facts.model_catalogue import catalogue_facts
 from draftmark.machines import revisions as pinned
 from draftmark.machines.revisions import Revision
 from draftmark.observation import Json, Observation
@@ -96,7 +97,8 @@ def _unreadable_pin(name: str) -> str:
 def _make_revision(
     seen: Observation, spec: InferenceServiceSpec, wanted: dict[str, Any], revision: str, *, keep: Plan | None
 ) -> Revision | Unplannable:
-    plan = make_plan(spec, name=seen.name, cluster=seen.cluster, defaults=seen.defaults, keep=keep)
+    model = catalogue_facts(spec.model.uri)
+    plan = make_plan(spec, name=seen.name, cluster=seen.cluster, defaults=seen.defaults, keep=keep, model=model)
     if isinstance(plan, Unplannable):
         return plan
     template = render_pod_template(seen.name, spec, plan, seen.defaults)

@@ -17,15 +17,77 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An option that was looked at and not taken."""
+
+    option: str
+    #: CamelCase, for machines.
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The GPUs of one replica. Zero GPUs is CPU."""
+    """The GPUs of one replica, and how the model is split over them. Zero GPUs is CPU."""
 
     gpus: int
     resource_name: str | None = None
     product: str | None = None
+    #: GPUs that share every layer; None: all of them.
+    tensor: int | None = None
+    #: Stages of layers, one after another.
+    pipeline: int = 1
+    #: Nodes of one replica.
+    nodes: int = 1
+
+    @property
+    def tensor_degree(self) -> int:
+        return self.tensor if self.tensor is not None else max(1, self.gpus // self.pipeline)
 
     def __str__(self) -> str:
-        return f"{self.gpus}x {self.product}"[:64] if self.gpus else "CPU"
+        return f"{self.gpus}x {self.product or self.resource_name}"[:64] if self.gpus else "CPU"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The memory sum of the fullest GPU, in bytes."""
+
+    gpu_bytes: int
+    #: What the engine takes of it, by its own fraction flag.
+    usable_bytes: int
+    weight_bytes: int
+    #: Adapters, and weights of a model that guesses.
+    further_bytes: int
+    #: Activations, graphs, buffers: an estimate of the engine's file.
+    overhead_bytes: int
+    #: Cache of what must fit at once.
+    kv_needed_bytes: int
+    #: Cache that a further token takes; 0: tokens do not add to it (every layer has a window or a state).
+    kv_bytes_per_token: int
+    #: Whether the weights were measured, and not counted from the model's shape.
+    is_measured: bool
+
+    @property
+    def kv_bytes(self) -> int:
+        """Left for the cache; below 0: not even the weights fit."""
+        return self.usable_bytes - self.weight_bytes - self.further_bytes - self.overhead_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        return self.weight_bytes + self.further_bytes + self.overhead_bytes + self.kv_needed_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.needed_bytes <= self.usable_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        return max(0, self.needed_bytes - self.usable_bytes)
+
+    @property
+    def kv_tokens(self) -> int | None:
+        """Tokens for which there is cache; None: it does not depend on them."""
+        return max(0, self.kv_bytes // self.kv_bytes_per_token) if self.kv_bytes_per_token else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +107,12 @@ class Plan:
     max_batched_tokens: int | None = None
     kind: ModelKind = "generate"
     reasons: tuple[Reason, ...] = ()
+    #: Elements of the model's weights; None: not known.
+    parameters: int | None = None
+    #: None: not known, and why is among the reasons.
+    memory: Memory | None = None
+    #: Best first.
+    rejected: tuple[Rejected, ...] = ()
     #: Names under which LoRA adapters of the model answer; None: it has none.
     adapters: tuple[str, ...] | None = None
     #: Why the arguments could not be checked, or None when they were.
@@ -68,3 +136,5 @@ class Unplannable:
 
     code: str
     message: str
+    #: What was looked at on the way, best first.
+    rejected: tuple[Rejected, ...] = ()

@@ -29,7 +29,7 @@ from draftmark.data_path import cut_off, is_moved, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
 from draftmark.observation import Json, Observation
-from draftmark.plan import Plan
+from draftmark.plan import Memory, Plan
 from draftmark.running import pods_of
 
 #: Bounds of the lists, as in the schema.
@@ -37,6 +37,12 @@ MAX_REASONS: Final = 16
 MAX_REVISIONS: Final = 5
 #: Longest message of one of the reasons, in bytes; all of them leave room for the conditions in 24 KiB.
 REASON_LENGTH: Final = 512
+#: The same of each choice of the plan.
+PLANNED_LENGTH: Final = 288
+#: Rejected options that are told, and bytes of each; `draftmark explain` tells them in full.
+MAX_REJECTED: Final = 8
+OPTION_LENGTH: Final = 96
+REJECTED_LENGTH: Final = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +104,37 @@ def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
         "layout": str(plan.layout),
         "maxContextLength": plan.max_context_length,
         "concurrency": plan.concurrency,
-        "reasons": [{"code": r.code, "message": shorten(r.message, REASON_LENGTH)} for r in plan.reasons[:MAX_REASONS]],
+        "reasons": [
+            {"code": r.code, "message": shorten(r.message, PLANNED_LENGTH)} for r in plan.reasons[:MAX_REASONS]
+        ],
     }
+    if plan.parameters is not None:
+        written["parameters"] = plan.parameters
+    if plan.memory is not None:
+        written["memory"] = _memory(plan.memory)
+    if plan.rejected:
+        written["rejected"] = [
+            {
+                "option": shorten(r.option, OPTION_LENGTH),
+                "code": r.code,
+                "message": shorten(r.message, REJECTED_LENGTH),
+            }
+            for r in plan.rejected[:MAX_REJECTED]
+        ]
     if decision.suggestion is not None:
         written["suggestion"] = {"id": decision.suggestion.id, "message": shorten(decision.suggestion.message)}
     return written
+
+
+def _memory(memory: Memory) -> dict[str, int]:
+    written = {
+        "gpuBytes": memory.gpu_bytes,
+        "perGpuBytes": memory.needed_bytes,
+        "weightBytes": memory.weight_bytes,
+        "kvBytesPerToken": memory.kv_bytes_per_token,
+        "kvTokens": memory.kv_tokens,
+    }
+    return {key: value for key, value in written.items() if value is not None}
 
 
 def _revision(report: RevisionReport) -> dict[str, Any]:

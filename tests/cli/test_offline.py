@@ -110,11 +110,14 @@ def test_nodes_are_facts(tmp_path: Path) -> None:
 def test_explain_as_json_has_these_keys() -> None:
     told = json.loads(run("explain", "-f", "-", "-o", "json", stdin=dump_manifest(GOOD)).stdout)
     assert list(told) == [
-        "name", "namespace", "accepted", "engine", "model", "layout", "concurrency", "reasons", "argsUnchecked",
+        "name", "namespace", "accepted", "engine", "model", "parameters", "layout", "memory", "concurrency", "reasons",
+        "rejected", "argsUnchecked",
     ]  # fmt: skip
     assert list(told["engine"]) == ["name", "version", "image", "args"]
     assert list(told["model"]) == ["servedName", "maxContextLength"]
-    assert list(told["layout"]) == ["gpusPerReplica", "product", "resourceName"]
+    assert list(told["layout"]) == [
+        "tensor", "pipeline", "data", "expert", "nodes", "gpusPerReplica", "product", "resourceName",
+    ]  # fmt: skip
 
 
 def test_explain_of_a_refusal_says_so_on_both_streams() -> None:

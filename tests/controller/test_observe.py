@@ -87,6 +87,17 @@ def test_services_are_looked_at_when_a_node_changes_what_is_decided_by_it() -> N
     assert [n.container_runtime for n in nodes.world.cluster_facts().nodes or ()] == ["containerd://1.7.0"]
 
 
+def test_a_refused_service_is_looked_at_when_anything_of_a_node_changes() -> None:
+    node = LABEL_SETS[1].node
+    nodes = Nodes()
+    refused = {"conditions": [{"type": "Accepted", "status": "False", "reason": "DoesNotFit"}]}
+    nodes.world.take_service({**service(spec(), name="refused"), "status": refused})
+    nodes.say(node)
+    moved = {**node, "metadata": {**node["metadata"], "labels": {"zone": "b"}}}
+    assert [name for _, name in nodes.say(moved)] == ["refused"]
+    assert nodes.say(heartbeat(moved, 1)) == ()
+
+
 def test_nodes_that_are_not_known_are_not_none() -> None:
     nodes = Nodes()
     nodes.say(LABEL_SETS[1].node)

@@ -14,7 +14,9 @@ from draftmark.engines.vllm import Vllm
 from draftmark.facts.nodes import ClusterFacts, read_nodes
 from draftmark.plan import Plan, Unplannable
 from draftmark.planner.explain import explain_data, explain_text
-from draftmark.planner.planner import ALLOWED_POD_FIELDS, cpu_cores, make_plan, max_model_bytes
+from draftmark.planner.planner import cpu_cores, make_plan, max_model_bytes
+from draftmark.planner.refusals import ALLOWED_POD_FIELDS
+from draftmark.planner.selection import AUTO
 from tests.specs import Object, node, parse, spec, with_field
 
 DEFAULT = LlamaCpp().default_version
@@ -137,13 +139,13 @@ def test_arguments_that_cannot_be_checked_are_said_so(engine: Object, told: str)
     assert told in (plan.args_unchecked or "")
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_default_version_has_a_flag_table(engine: str) -> None:
     assert planned(spec(model={"uri": "hf://org/repo"}, engine={"name": engine})).args_unchecked is None
 
 
 def test_every_engine_that_can_be_asked_for_is_there() -> None:
-    assert tuple(sorted(ENGINES)) == tuple(sorted(ENGINE_NAMES))
+    assert {*ENGINES, AUTO} == {*ENGINE_NAMES}
 
 
 # --- what is refused ---

@@ -28,7 +28,7 @@ from draftmark.api.duration import Duration, seconds_of
 from draftmark.api.model_uri import SCHEMES, UnreadableUri, parse_model_uri
 
 #: Engines that can be asked for. `engines.registry` has one file for each.
-ENGINE_NAMES: Final = ("llama-cpp", "vllm", "sglang")
+ENGINE_NAMES: Final = ("auto", "llama-cpp", "vllm", "sglang")
 
 MAX_REPLICAS: Final = 1000
 
@@ -102,7 +102,8 @@ class ModelSpec(ApiModel):
     """LoRA adapters that are served beside the model."""
 
     max_context_length: Annotated[int, Field(ge=16, le=16_777_216)] | None = None
-    """Tokens of prompt and answer that one request may hold. Default: 4096."""
+    """Tokens of prompt and answer that one request may hold. Default: the most that fits on the GPUs where the model is known,
+    else 4096."""
 
     auth_secret_ref: SecretKeyRef | None = None
     """Secret key that holds the hub's token, for hf:// models and adapters."""
@@ -234,7 +235,7 @@ class EngineSpec(ApiModel):
     """Which program serves the model, and how."""
 
     name: Annotated[str, Field(max_length=32, json_schema_extra={"enum": list(ENGINE_NAMES)})]
-    """The serving engine."""
+    """The serving engine; auto takes the one that suits the model, the hardware and the options best."""
 
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)] | None = None
     """Engine version. Default: the administrator's, then the one that this release of Draftmark was tested with."""
@@ -261,6 +262,14 @@ class EngineSpec(ApiModel):
     options: EngineOptions | None = None
     """Engine options in words that are the same for every engine."""
 
+    rules: ClassVar = (
+        Rule(
+            cel="self.name != 'auto' || !(has(self.version) || has(self.image) || has(self.args))",
+            holds=lambda e: e.name != "auto" or not (e.version or e.image or e.args),
+            message="engine.version, image and args belong to one engine: name it instead of auto, or remove them",
+        ),
+    )
+
 
 class AcceleratorSpec(ApiModel):
     """The GPUs of one replica."""
@@ -272,7 +281,7 @@ class AcceleratorSpec(ApiModel):
     """Extended resource that the device plugin offers. Default: nvidia.com/gpu."""
 
     count: Annotated[int, Field(ge=0, le=16)] | None = None
-    """GPUs of one replica. Default: parallelism.tensor, or 1; 0 is CPU."""
+    """GPUs of one replica. Default: planned where the model is known, else parallelism.tensor × pipeline; 0 is CPU."""
 
     rules: ClassVar = (
         Rule(
@@ -287,7 +296,10 @@ class ParallelismSpec(ApiModel):
     """How one replica spreads over GPUs."""
 
     tensor: Annotated[int, Field(ge=1, le=16)] | None = None
-    """GPUs that share every layer; a pod has as many. Default: 1."""
+    """GPUs that share every layer. Default: planned where the model is known and neither degree is given, else 1."""
+
+    pipeline: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Stages of layers, each on GPUs of its own. Default: as of tensor."""
 
 
 class WorkloadSpec(ApiModel):
@@ -299,6 +311,15 @@ class WorkloadSpec(ApiModel):
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Requests that one replica serves at the same time. Default: the engine's, by kind."""
+
+    input_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    """Tokens of a usual prompt, for which memory is planned. Default, with outputTokens: 2048 together."""
+
+    output_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    """Tokens of a usual answer."""
+
+    shared_prefix_tokens: Annotated[int, Field(ge=0, le=16_777_216)] | None = None
+    """Tokens at the beginning that most prompts have in common: decides which engine is taken for engine.name auto."""
 
 
 class EmptyDir(ApiModel):
@@ -548,7 +569,7 @@ class InferenceServiceSpec(ApiModel):
     model: ModelSpec
     engine: EngineSpec
     accelerator: AcceleratorSpec | None = None
-    """GPUs of one replica. Omitted: CPU."""
+    """GPUs of one replica. Omitted: planned from the cluster's nodes where the model is known, else CPU."""
     parallelism: ParallelismSpec | None = None
     # The one default of the schema: without a value the scale subresource refuses `kubectl scale`, and no pod depends
     # on it.
@@ -563,19 +584,19 @@ class InferenceServiceSpec(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            cel="!(has(self.parallelism) && has(self.parallelism.tensor) && self.parallelism.tensor > 1) || (has(self.accelerator) && !(has(self.accelerator.count) && self.accelerator.count == 0))",
-            holds=lambda s: _tensor(s) == 1 or (s.accelerator is not None and s.accelerator.count != 0),
-            message="parallelism.tensor above 1 needs GPUs: set accelerator.product, or remove parallelism.tensor",
+            cel="!has(self.parallelism) || !has(self.accelerator) || !has(self.accelerator.count) || self.accelerator.count != 0 || ((!has(self.parallelism.tensor) || self.parallelism.tensor == 1) && (!has(self.parallelism.pipeline) || self.parallelism.pipeline == 1))",
+            holds=lambda s: s.accelerator is None or s.accelerator.count != 0 or _degrees(s) == (1, 1),
+            message="parallelism.tensor and pipeline above 1 need GPUs: set accelerator.product, or remove them",
         ),
         Rule(
-            cel="!(has(self.parallelism) && has(self.parallelism.tensor) && has(self.accelerator) && has(self.accelerator.count)) || self.accelerator.count == 0 || self.accelerator.count == self.parallelism.tensor",
+            cel="!(has(self.parallelism) && has(self.parallelism.tensor) && has(self.accelerator) && has(self.accelerator.count)) || self.accelerator.count == 0 || self.accelerator.count == self.parallelism.tensor * (has(self.parallelism.pipeline) ? self.parallelism.pipeline : 1)",
             holds=lambda s: (
                 s.parallelism is None
                 or s.parallelism.tensor is None
                 or s.accelerator is None
-                or s.accelerator.count in (None, 0, s.parallelism.tensor)
+                or s.accelerator.count in (None, 0, _degrees(s)[0] * _degrees(s)[1])
             ),
-            message="accelerator.count and parallelism.tensor differ, and a pod has parallelism.tensor GPUs: remove accelerator.count",
+            message="accelerator.count differs from parallelism.tensor × pipeline, the GPUs of a replica: remove accelerator.count",
         ),
     )
 
@@ -590,8 +611,9 @@ class InferenceServiceSpec(ApiModel):
         return {key: written[key] for key in parts if key in written} | ({"accept": accept} if accept else {})
 
 
-def _tensor(spec: InferenceServiceSpec) -> int:
-    return (spec.parallelism is not None and spec.parallelism.tensor) or 1
+def _degrees(spec: InferenceServiceSpec) -> tuple[int, int]:
+    given = spec.parallelism
+    return ((given.tensor or 1), (given.pipeline or 1)) if given is not None else (1, 1)
 
 
 def _without_empty(value: Any) -> Any:

@@ -41,6 +41,26 @@ class SuggestionStatus(ApiModel):
     message: Text
 
 
+class RejectedStatus(ApiModel):
+    """An option that was looked at and not taken."""
+
+    option: Annotated[str, Field(max_length=128)]
+    code: Word
+    message: Text
+
+
+class MemoryStatus(ApiModel):
+    """The memory sum of the GPU of a replica that is fullest, in bytes."""
+
+    gpu_bytes: Annotated[int, Field(ge=0)]
+    per_gpu_bytes: Annotated[int, Field(ge=0)]
+    """What must fit: weights, buffers, and the cache of one request of the whole context and the workload's usual ones."""
+    weight_bytes: Annotated[int, Field(ge=0)]
+    kv_bytes_per_token: Annotated[int, Field(ge=0)]
+    kv_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Tokens of all requests for which there is cache."""
+
+
 class PlanStatus(ApiModel):
     """What was decided for the current revision."""
 
@@ -53,7 +73,12 @@ class PlanStatus(ApiModel):
     """Tokens that one request may hold."""
     concurrency: Annotated[int, Field(ge=0)]
     """Requests that one replica serves at the same time."""
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    """Of the model, where it is known."""
+    memory: MemoryStatus | None = None
+    """Where model and GPU are known."""
     reasons: Annotated[tuple[ReasonStatus, ...], Field(max_length=16)]
+    rejected: Annotated[tuple[RejectedStatus, ...], Field(max_length=8)] | None = None
     suggestion: SuggestionStatus | None = None
 
 

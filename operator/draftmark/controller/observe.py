@@ -10,6 +10,7 @@ from sys import intern
 from typing import Any, Final, Protocol
 
 from draftmark.api import names
+from draftmark.api.conditions import ACCEPTED
 from draftmark.api.defaults import Defaults
 from draftmark.cluster.caches import Caches
 from draftmark.cluster.client import ApiClient
@@ -234,17 +235,25 @@ class World:
         elif before is not None:
             del self._nodes[before.name]
         self._nodes_in_order = None
-        # All that is decided by nodes today is whether images can be mounted.
-        if _mounting(before) == _mounting(after):
+        if before == after:
             return
+        # What runs is pinned. So a node can help those that wait for one, and whether images can be mounted is said of all
+        # that need it. Better plans for others are found when they are looked at next.
+        is_mounting = _mounting(before) != _mounting(after)
         for key, service in list(self.services.items()):
-            if str(service.get("spec", {}).get("model", {}).get("uri", "")).startswith("oci://"):
+            needs_images = str(service.get("spec", {}).get("model", {}).get("uri", "")).startswith("oci://")
+            if (is_mounting and needs_images) or _is_refused(service):
                 self.wake(key)
 
 
 def _mounting(node: NodeFacts | None) -> str | None:
     """What a node says to whether images can be mounted; None: nothing."""
     return node.container_runtime if node is not None and not node.is_cordoned else None
+
+
+def _is_refused(service: Json) -> bool:
+    conditions = (service.get("status") or {}).get("conditions") or ()
+    return any(c.get("type") == ACCEPTED and c.get("status") == "False" for c in conditions)
 
 
 def key_of(service: Json) -> Key:

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 from draftmark.api.inference_service import AdapterSpec, EngineOptions, InferenceServiceSpec
 from draftmark.api.model_uri import ModelSource
 from draftmark.engines.flag_table import FlagTable
+from draftmark.facts.models import ModelFacts
 from draftmark.plan import Layout, ModelKind, Plan, Unplannable
 
 NO_OPTIONS: Final = EngineOptions()
@@ -42,6 +43,28 @@ class Choice:
 
     value: int
     why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The largest step of an engine: what its activations are sized by."""
+
+    #: Requests at once.
+    requests: int
+    #: Tokens of all of them; None: the engine chooses.
+    tokens: int | None
+    tensor: int
+    pipeline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """What an engine does with a GPU's memory."""
+
+    #: Of the GPU, what the engine fills at most.
+    usable_bytes: int
+    #: Of that, what is neither weights nor cache: activations of the largest step, graphs, buffers. An estimate.
+    overhead_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +135,36 @@ class Launch:
     metrics_path: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the choice of an engine depends on."""
+
+    spec: InferenceServiceSpec
+    source: ModelSource
+    #: Resources of the GPUs that there are, or that are asked for; empty: CPU.
+    gpu_resources: tuple[str, ...]
+
+    @property
+    def options(self) -> EngineOptions:
+        return self.spec.engine.options or NO_OPTIONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suit:
+    """An engine that can, and why it is taken when no other one suits better."""
+
+    #: The highest is taken.
+    rank: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misfit:
+    """An engine that cannot, and why."""
+
+    why: str
+
+
 class Engine(Protocol):
     """A serving engine: its tables, and the launch of one pod."""
 
@@ -145,6 +198,26 @@ class Engine(Protocol):
 
     def model_kind(self, args: Sequence[str]) -> ModelKind:
         """What the served model does, as far as the user's arguments say so."""
+        ...
+
+    def suits(self, asked: "Asked") -> "Suit | Misfit":
+        """Whether to take this engine for a service that leaves the choice open, and how gladly."""
+        ...
+
+    def memory_use(self, gpu_bytes: int, facts: ModelFacts, step: Step, args: Sequence[str]) -> MemoryUse:
+        """What it does with a GPU of so many bytes, as the flags that it is started with say."""
+        ...
+
+    def whole_contexts(self, requests: int) -> int:
+        """Requests for which the cache of a whole context is set aside at the start; 1: all share what there is."""
+        ...
+
+    def kv_dtype(self, facts: ModelFacts, option: str | None) -> str | None:
+        """Number format of the KV cache, as `KV_DTYPE_BYTES` names it, for what the user writes; None: not known."""
+        ...
+
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
+        """Why this model cannot be split so by this engine, or None."""
         ...
 
     def launch(self, request: LaunchRequest) -> Launch: ...

@@ -19,9 +19,12 @@ from typing import Any, Final
 
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel
-from draftmark.engines.engine import Choice, Launch, LaunchRequest, Probe, Wanted
+from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
 from draftmark.engines.flag_table import FlagTable, check_args
+from draftmark.engines.splitting import is_gguf, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
+from draftmark.facts.model_memory import KV_DTYPE_BYTES
+from draftmark.facts.models import ModelFacts
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8080
@@ -87,6 +90,12 @@ _START_PERIOD_S: Final = 2
 STOP_S: Final = 30
 
 
+#: Free memory that stays per GPU: llama.cpp's own margin where it fits a model by itself (--fit).
+_MARGIN_BYTES: Final = 2**30
+#: Buffers of a step. A guess inside what was seen, 0.3 to 2 GiB.
+_COMPUTE_BYTES: Final = 2**30
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaCpp:
     """The `llama-cpp` engine."""
@@ -117,6 +126,25 @@ class LlamaCpp:
 
     def choose_batched_tokens(self, spec: InferenceServiceSpec, layout: Layout, *, least: int) -> Choice | None:
         return None
+
+    def suits(self, asked: Asked) -> Suit | Misfit:
+        if is_gguf(asked.source):
+            return Suit(rank=9, why="the model is a GGUF file, which llama.cpp serves on any hardware")
+        return Misfit(why="llama.cpp serves GGUF files only")
+
+    def memory_use(self, gpu_bytes: int, facts: ModelFacts, step: Step, args: Sequence[str]) -> MemoryUse:
+        return MemoryUse(usable_bytes=max(0, gpu_bytes - _MARGIN_BYTES), overhead_bytes=_COMPUTE_BYTES)
+
+    def whole_contexts(self, requests: int) -> int:
+        return requests  # --ctx-size is the sum of all slots
+
+    def kv_dtype(self, facts: ModelFacts, option: str | None) -> str | None:
+        return option if option is not None and option in KV_DTYPE_BYTES else "f16" if option is None else None
+
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
+        if tensor > 1:
+            return "llama.cpp gives each GPU whole layers, so that tensor is 1"
+        return refuse_pipeline(facts, pipeline)
 
     def refuse(self, wanted: Wanted) -> Unplannable | None:
         source, options, table = wanted.source, wanted.options, wanted.table

@@ -78,16 +78,21 @@ def _unservable(source: ModelSource, title: str) -> str | None:
 
 
 def refuse_gpu_count(wanted: Wanted, engine: str) -> Unplannable | None:
-    """GPUs of a pod that tensor parallelism does not use."""
-    spec, gpus = wanted.spec, wanted.layout.gpus
-    tensor = (spec.parallelism is not None and spec.parallelism.tensor) or 1
-    if gpus and gpus != tensor:
+    """GPUs of a pod that neither tensor nor pipeline parallelism uses: so many are counted, and nothing says the split."""
+    layout = wanted.layout
+    used = (layout.tensor or _tensor(wanted)) * layout.pipeline
+    if layout.gpus and layout.gpus != used:
         return Unplannable(
             code="UnsupportedOption",
-            message=f"accelerator.count is {gpus}, and a pod of {engine} uses as many GPUs as parallelism.tensor says, which "
-            f"is {tensor}. Set parallelism.tensor: {gpus}, or remove accelerator.count.",
+            message=f"accelerator.count is {layout.gpus}, and a pod of {engine} uses as many GPUs as parallelism.tensor says, "
+            f"which is {used}. Set parallelism.tensor: {layout.gpus}, or remove accelerator.count.",
         )
     return None
+
+
+def _tensor(wanted: Wanted) -> int:
+    given = wanted.spec.parallelism
+    return (given is not None and given.tensor) or 1
 
 
 def refuse_unknown_values(

@@ -26,17 +26,21 @@ Traps that this file exists for:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil
 from typing import Any, Final
 
 from draftmark.api.inference_service import InferenceServiceSpec, SpeculativeSpec
 from draftmark.api.model_uri import parse_model_uri
 from draftmark.engines import refusals
-from draftmark.engines.argument_list import compact_json, without
-from draftmark.engines.engine import Choice, Launch, LaunchRequest, Probe, Wanted
+from draftmark.engines.argument_list import compact_json, pairs_in, without
+from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
 from draftmark.engines.flag_table import FlagTable, names_in
 from draftmark.engines.pod_space import CACHE_FOLDER, PodSpace, home, hub_token
+from draftmark.engines.splitting import is_gguf, refuse_pipeline, refuse_tensor
 from draftmark.engines.start_budget import start_budget_s
+from draftmark.facts.model_memory import KV_DTYPE_BYTES
+from draftmark.facts.models import ModelFacts
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 30000
@@ -186,6 +190,12 @@ _CPU_REQUESTS: Final = 64
 #: Tokens of one step where small ones are wanted: SGLang's own on GPUs below 20 GiB, so that it fits on every other.
 #: Source: handle_gpu_memory_settings.
 _SMALL_STEP: Final = 2048
+#: What SGLang keeps free of weights and cache by itself, so that all else of it has room: 512 MiB, 1.5 MiB per token of a
+#: step, 1 GiB for eight GPUs, 2 MiB per request of a graph; 10 GiB at least on GPUs above 60 GiB. Source: arg_groups/
+#: memory_hook.py, handle_gpu_memory_settings; buffers of DeepEP and models with an image part take more.
+_RESERVE_MIB: Final = 512
+_LEAST_RESERVE_MIB: Final = 10_240
+_LARGE_GPU: Final = 60 * 2**30
 #: Parts of a prompt fill whole pages of the KV cache, or SGLang does not start; the largest page that it chooses.
 _PAGE: Final = 256
 #: Rounds of one token each that the requests which generate get between two parts of a prompt; the smallest number.
@@ -279,6 +289,39 @@ class Sglang:
             )
         return None
 
+    def suits(self, asked: Asked) -> Suit | Misfit:
+        if is_gguf(asked.source):
+            return Misfit(why="SGLang reads one local GGUF file at most, and is not used for it here")
+        if not asked.gpu_resources:
+            return Misfit(why="it serves safetensors on GPUs; without one it is chosen by its name only")
+        shared = asked.spec.workload is not None and bool(asked.spec.workload.shared_prefix_tokens)
+        if shared or asked.options.prefix_caching:
+            return Suit(rank=3, why="requests share the beginnings of their prompts, which SGLang keeps in a tree")
+        if asked.options.structured_output:
+            return Suit(rank=2, why="engine.options.structuredOutput is true, which SGLang and vLLM have")
+        return Suit(rank=0, why="it serves safetensors on GPUs")
+
+    def memory_use(self, gpu_bytes: int, facts: ModelFacts, step: Step, args: Sequence[str]) -> MemoryUse:
+        said = dict(pairs_in(args)).get("--mem-fraction-static")
+        if said is not None:
+            return MemoryUse(usable_bytes=int(gpu_bytes * Fraction(said)), overhead_bytes=0)
+        tokens = step.tokens if step.tokens is not None else _step_of(gpu_bytes)
+        reserve = _RESERVE_MIB + ceil(1.5 * max(tokens, _SMALL_STEP)) + 1024 * step.tensor * step.pipeline // 8
+        reserve += 2 * step.requests  # graphs
+        if gpu_bytes > _LARGE_GPU:
+            reserve = max(reserve, _LEAST_RESERVE_MIB)
+        return MemoryUse(usable_bytes=max(0, gpu_bytes - reserve * 2**20), overhead_bytes=0)
+
+    def whole_contexts(self, requests: int) -> int:
+        return 1
+
+    def kv_dtype(self, facts: ModelFacts, option: str | None) -> str | None:
+        wanted = option if option not in (None, "auto") else "bfloat16"
+        return wanted if wanted in KV_DTYPE_BYTES else None
+
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
+        return refuse_tensor(facts, tensor) or refuse_pipeline(facts, pipeline)
+
     def refuse(self, wanted: Wanted) -> Unplannable | None:
         return (
             refusals.refuse_sources(wanted, "SGLang")
@@ -299,10 +342,12 @@ class Sglang:
             "--served-model-name", plan.served_name,
             "--context-length", str(plan.max_context_length),
             "--max-running-requests", str(plan.concurrency),
-            "--tp-size", str(max(1, plan.layout.gpus)),
+            "--tp-size", str(plan.layout.tensor_degree),
             "--tokenizer-worker-num", str(request.options.api_server_count or 1),
             "--enable-metrics",
         ]  # fmt: skip
+        if plan.layout.pipeline > 1:
+            args += ["--pp-size", str(plan.layout.pipeline)]
         if request.revision is not None:
             # Weights and tokenizer.
             args += ["--revision", request.revision]
@@ -347,6 +392,14 @@ class Sglang:
             grace_s=_FORGET_S + request.request_timeout_s + STOP_S,
             metrics_path="/metrics",
         )
+
+
+def _step_of(gpu_bytes: int) -> int:
+    """Tokens of a step that SGLang chooses by the GPU's memory. Source: handle_gpu_memory_settings."""
+    for below_gib, tokens in ((20, 2048), (35, 2048), (60, 4096), (90, 8192), (160, 8192)):
+        if gpu_bytes < below_gib * 2**30:
+            return tokens
+    return 16_384
 
 
 # --- arguments ---

@@ -22,6 +22,7 @@ Traps that this file exists for:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil
 from typing import Any, Final
 
@@ -29,10 +30,13 @@ from draftmark.api.inference_service import InferenceServiceSpec, SpeculativeSpe
 from draftmark.api.model_uri import parse_model_uri
 from draftmark.engines import refusals
 from draftmark.engines.argument_list import compact_json, pairs_in, without
-from draftmark.engines.engine import Choice, Launch, LaunchRequest, Probe, Wanted
+from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
 from draftmark.engines.flag_table import FlagTable, names_in
 from draftmark.engines.pod_space import CACHE_FOLDER, PodSpace, home, hub_token
+from draftmark.engines.splitting import is_gguf, refuse_pipeline, refuse_tensor
 from draftmark.engines.start_budget import start_budget_s
+from draftmark.facts.model_memory import KV_DTYPE_BYTES
+from draftmark.facts.models import ModelFacts
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8000
@@ -194,6 +198,15 @@ _FORGET_S: Final = 5
 STOP_S: Final = 30
 
 _GIB: Final = 2**30
+#: Share of a GPU that vLLM takes, weights included. Source: its own default of --gpu-memory-utilization in 0.33.
+_GPU_SHARE: Final = "0.92"
+#: What vLLM takes besides weights, cache and the activations of a step: graphs, workspaces, communication. A guess; two to
+#: six GiB in all are what users leave.
+_FIXED_BYTES: Final = _GIB
+#: Activations are of 16 bit, and logits of 32, with a copy that is sampled from. A token's activations are counted as four
+#: times the hidden size and three times the part of the feed-forward size that is on the GPU; an estimate.
+_ACTIVATION_BYTES: Final = 2
+_LOGIT_BYTES: Final = 8
 #: Room in /dev/shm apart from offloaded KV cache. A bound, not a reservation: only what is written counts as the
 #: container's memory. A guess: examples for vLLM name 10 to 32 GiB.
 _SHM_BYTES: Final = 10 * _GIB
@@ -268,6 +281,34 @@ class Vllm:
         parts = "" if whole else "; longer prompts are read in parts, between the tokens of other requests"
         return Choice(value=tokens, why=f"{tokens} tokens per step for {wanted}: {why}{parts}")
 
+    def suits(self, asked: Asked) -> Suit | Misfit:
+        if is_gguf(asked.source):
+            return Misfit(why="vLLM reads no GGUF")
+        if not asked.gpu_resources:
+            return Misfit(why="it serves safetensors on GPUs; without one it is chosen by its name only")
+        return Suit(rank=1, why="vLLM serves the most models of safetensors on GPUs")
+
+    def memory_use(self, gpu_bytes: int, facts: ModelFacts, step: Step, args: Sequence[str]) -> MemoryUse:
+        said = dict(pairs_in(args)).get("--gpu-memory-utilization", _GPU_SHARE)
+        tokens = step.tokens if step.tokens is not None else _BATCHES["chat"][1]
+        active = facts.num_experts_per_tok * facts.moe_intermediate_size + facts.shared_expert_intermediate_size
+        width = 4 * facts.hidden_size + 3 * ceil(max(facts.intermediate_size, active) / step.tensor)
+        logits = step.requests * facts.vocab_size * _LOGIT_BYTES
+        return MemoryUse(
+            usable_bytes=int(gpu_bytes * Fraction(said)),
+            overhead_bytes=_FIXED_BYTES + tokens * width * _ACTIVATION_BYTES + logits,
+        )
+
+    def whole_contexts(self, requests: int) -> int:
+        return 1
+
+    def kv_dtype(self, facts: ModelFacts, option: str | None) -> str | None:
+        wanted = option if option not in (None, "auto") else "bfloat16"
+        return wanted if wanted in KV_DTYPE_BYTES else None
+
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
+        return refuse_tensor(facts, tensor) or refuse_pipeline(facts, pipeline)
+
     def refuse(self, wanted: Wanted) -> Unplannable | None:
         return (
             refusals.refuse_sources(wanted, "vLLM")
@@ -281,7 +322,7 @@ class Vllm:
         plan, options = request.plan, request.options
         space = PodSpace()
         model = space.bring_model(request.source)
-        tensor = max(1, plan.layout.gpus)
+        tensor, pipeline = plan.layout.tensor_degree, plan.layout.pipeline
         args = [
             model,
             "--host", "0.0.0.0",
@@ -295,7 +336,9 @@ class Vllm:
         ]  # fmt: skip
         if plan.max_batched_tokens is not None:
             args += ["--max-num-batched-tokens", str(plan.max_batched_tokens)]
-        if tensor > 1:
+        if pipeline > 1:
+            args += ["--pipeline-parallel-size", str(pipeline)]
+        if tensor * pipeline > 1:
             # One pod, so processes; Ray is for several.
             args += ["--distributed-executor-backend", "mp"]
         if request.revision is not None:
@@ -309,7 +352,7 @@ class Vllm:
         given = names_in(request.args)
         # Probes and scrapes would fill the log, whose end explains a crash.
         ours = ["--disable-access-log-for-endpoints", "/health,/metrics"]
-        ours += ["--gpu-memory-utilization", "0.92"] if plan.layout.gpus else []
+        ours += ["--gpu-memory-utilization", _GPU_SHARE] if plan.layout.gpus else []
         args += without(ours, given)
         budget = start_budget_s(request.source, request.max_model_bytes, base_s=START_BASE_S)
         shm_bytes = _SHM_BYTES + _SHM_PER_OFFLOADED * ceil(refusals.offload_bytes(options.kv_offload))

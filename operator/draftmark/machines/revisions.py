@@ -6,11 +6,11 @@ code, defaults and facts would choose instead is only a suggestion, which `spec.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, get_args
 
 from draftmark.api import names
-from draftmark.plan import Layout, ModelKind, Plan, Reason
+from draftmark.plan import Layout, Memory, ModelKind, Plan, Reason, Rejected
 
 #: ControllerRevisions kept beside the current one, newest first.
 HISTORY_LIMIT: Final = 5
@@ -92,7 +92,12 @@ def read_plan(data: Json) -> Plan:
         version=str(data["version"]),
         image=str(data["image"]),
         layout=Layout(
-            gpus=int(layout["gpus"]), resource_name=layout.get("resource_name"), product=layout.get("product")
+            gpus=int(layout["gpus"]),
+            resource_name=layout.get("resource_name"),
+            product=layout.get("product"),
+            tensor=_whole(layout.get("tensor")),
+            pipeline=_whole(layout.get("pipeline")) or 1,
+            nodes=_whole(layout.get("nodes")) or 1,
         ),
         served_name=str(data["served_name"]),
         max_context_length=int(data["max_context_length"]),
@@ -101,6 +106,12 @@ def read_plan(data: Json) -> Plan:
         kind=_kind(data.get("kind", "generate")),
         adapters=tuple(str(name) for name in data.get("adapters") or ()) or None,
         reasons=tuple(Reason(code=str(r["code"]), message=str(r["message"])) for r in data.get("reasons", ())),
+        parameters=_whole(data.get("parameters")),
+        memory=_memory(data.get("memory")),
+        rejected=tuple(
+            Rejected(option=str(r["option"]), code=str(r["code"]), message=str(r["message"]))
+            for r in data.get("rejected", ())
+        ),
         args_unchecked=data.get("args_unchecked"),
     )
 
@@ -109,10 +120,19 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     """A plan in its JSON form. What it has nothing to say about leaves no trace: the data of a revision is never written
     again, and the id of a suggestion must not change with a field that it does not use."""
     data = asdict(plan)
-    for later in ("max_batched_tokens", "adapters"):
-        if data[later] is None:
+    for later in ("max_batched_tokens", "adapters", "parameters", "memory", "rejected"):
+        if data[later] is None or data[later] == ():
             del data[later]
+    for later, nothing in (("tensor", None), ("pipeline", 1), ("nodes", 1)):
+        if data["layout"][later] == nothing:
+            del data["layout"][later]
     return data
+
+
+def _memory(data: object) -> Memory | None:
+    if not isinstance(data, Mapping):
+        return None
+    return Memory(**{field.name: data[field.name] for field in fields(Memory)})
 
 
 def _whole(value: object) -> int | None:

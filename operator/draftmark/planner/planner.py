@@ -3,31 +3,41 @@
 Pure: the same inputs give the same plan. Every choice that the user left open leaves a reason.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
 from draftmark.api.defaults import Defaults
 from draftmark.api.images import mirrored
-from draftmark.api.inference_service import InferenceServiceSpec, PodTemplate
+from draftmark.api.inference_service import InferenceServiceSpec, Toleration
 from draftmark.api.model_uri import ImageModel, ModelSource, UnreadableUri, parse_model_uri
-from draftmark.api.names import RESERVED_LABEL_PREFIXES
-from draftmark.engines.engine import Engine, Wanted
+from draftmark.engines.engine import Asked, Engine, Suit, Wanted
 from draftmark.engines.registry import ENGINES
 from draftmark.facts.accelerators import DEFAULT_RESOURCE, PRODUCT_LABELS, product_label
+from draftmark.facts.models import ModelFacts
 from draftmark.facts.nodes import ClusterFacts, mounts_images
 from draftmark.facts.quantity import parse_quantity
 from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
+from draftmark.planner.fit import MEMORY_UNKNOWN, Fitted, Sizes, fit
+from draftmark.planner.hardware import Found, find_hardware, has_gpus
+from draftmark.planner.refusals import refuse
+from draftmark.planner.selection import AUTO, MAX_REJECTED, select_engine
 
-#: Context of a service that names none, in tokens, until a planner knows what fits.
+#: What GPUs are asked for by, in the order in which they are looked for where a service names none.
+GPU_RESOURCES: Final = ("nvidia.com/gpu", "amd.com/gpu")
+#: Context of a service that names none, in tokens, where the model's own is not known.
 DEFAULT_CONTEXT_LENGTH: Final = 4096
-
-ALLOWED_POD_FIELDS: Final = tuple(
-    str(field.alias or name) for name, field in sorted(PodTemplate.model_fields.items(), key=lambda item: item[0])
-)
 
 
 def make_plan(
-    spec: InferenceServiceSpec, *, name: str, cluster: ClusterFacts, defaults: Defaults, keep: Plan | None
+    spec: InferenceServiceSpec,
+    *,
+    name: str,
+    cluster: ClusterFacts,
+    defaults: Defaults,
+    keep: Plan | None,
+    model: ModelFacts | None = None,
 ) -> Plan | Unplannable:
     """Choose what the user left open.
 
@@ -38,41 +48,119 @@ def make_plan(
         defaults: The administrator's file.
         keep: The plan of the revision before, when the edit leaves engine, model and hardware alone: what it chose for
             fields that are not written stays, so that an edit of one thing changes one thing.
+        model: What is known of the model; None: nothing, and the service is deployed as it is written.
     """
-    engine = ENGINES.get(spec.engine.name)
-    if engine is None:
-        return Unplannable(
-            code="UnknownEngine",
-            message=f"engine.name '{spec.engine.name}' is no engine of this version of Draftmark. "
-            f"Use one of: {', '.join(sorted(ENGINES))}.",
-        )
     try:
         source = parse_model_uri(spec.model.uri)
     except UnreadableUri as error:
         return Unplannable(code="UnreadableModelUri", message=str(error))
-    layout = _choose_layout(spec, defaults)
-    if isinstance(layout, Unplannable):
-        return layout
+    if (refused := refuse(spec, source, cluster)) is not None:
+        return refused
+    given = _Given(spec=spec, name=name, source=source, cluster=cluster, defaults=defaults, keep=keep, model=model)
+    if spec.engine.name != AUTO:
+        engine = ENGINES.get(spec.engine.name)
+        if engine is None:
+            return Unplannable(
+                code="UnknownEngine",
+                message=f"engine.name '{spec.engine.name}' is no engine of this version of Draftmark. "
+                f"Use one of: {', '.join(sorted(ENGINES))}, or {AUTO}.",
+            )
+        return _plan_with(given, engine)
+    if keep is not None and keep.engine in ENGINES:
+        plan = _plan_with(given, ENGINES[keep.engine])
+        return plan if isinstance(plan, Unplannable) else _with_kept_choice(plan, keep)
+    asked = Asked(spec=spec, source=source, gpu_resources=_gpu_resources(spec, cluster))
+    plans: dict[str, Plan | Unplannable] = {}
+
+    def refuses(engine: Engine) -> Unplannable | None:
+        plan = plans[engine.name] = _plan_with(given, engine)
+        return plan if isinstance(plan, Unplannable) else None
+
+    selected = select_engine(asked, ENGINES, refuses)
+    if isinstance(selected, Unplannable):
+        return selected
+    plan = plans[selected.engine.name]
+    assert isinstance(plan, Plan), "what is selected was planned"
+    return replace(
+        plan,
+        reasons=(selected.reason, *plan.reasons),
+        rejected=(*selected.rejected, *plan.rejected)[:MAX_REJECTED],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What a plan is made from."""
+
+    spec: InferenceServiceSpec
+    name: str
+    source: ModelSource
+    cluster: ClusterFacts
+    defaults: Defaults
+    keep: Plan | None
+    model: ModelFacts | None
+
+
+def _with_kept_choice(plan: Plan, keep: Plan) -> Plan:
+    """The engine that was chosen before, and why."""
+    return replace(plan, reasons=(*_reasons_of(keep, "Engine"), *plan.reasons))
+
+
+def _gpu_resources(spec: InferenceServiceSpec, cluster: ClusterFacts) -> tuple[str, ...]:
+    """Resources of the GPUs that a service may use, whatever the engine; empty: CPU."""
+    accelerator = spec.accelerator
+    if accelerator is not None:
+        return () if accelerator.count == 0 else (accelerator.resource_name or DEFAULT_RESOURCE,)
+    return tuple(r for r in GPU_RESOURCES if has_gpus(cluster.nodes or (), (r,)))
+
+
+def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
+    spec, keep, defaults = given.spec, given.keep, given.defaults
+    found = _find_hardware(given, engine)
+    if isinstance(found, Unplannable):
+        return found
     reasons: list[Reason] = []
+    is_gpu = found is not None
+    kind_of_node = Layout(gpus=1, resource_name=found.hardware[0].resource_name) if found else Layout(gpus=0)
+    chosen_for: list[Reason] = []
+    concurrency = _choose_concurrency(spec, engine, kind_of_node, keep, chosen_for)
+    fitted: Fitted | None = None
+    unknown = _NOTHING_KNOWN
+    if found is not None and given.model is not None:
+        sizes = Sizes(
+            requests=concurrency,
+            step_tokens=lambda context: _choose_batched_tokens(
+                spec, engine, kind_of_node, keep, context, concurrency, []
+            ),
+        )
+        fit_or_not = fit(spec, engine, given.model, found, sizes, keep)
+        if isinstance(fit_or_not, Fitted):
+            fitted = fit_or_not
+        elif fit_or_not.code == MEMORY_UNKNOWN and spec.accelerator is not None:
+            # A sum that cannot be made stands in nobody's way who says what to deploy on.
+            unknown = Reason(code=MEMORY_UNKNOWN, message=fit_or_not.message)
+        else:
+            return fit_or_not
+    layout = fitted.layout if fitted is not None else _layout_as_written(spec) if is_gpu else Layout(gpus=0)
     chosen = _choose_image(spec, engine, layout, defaults, keep, reasons)
     if isinstance(chosen, Unplannable):
         return chosen
     version, image, version_is_known = chosen
     table = engine.flag_table(version) if version_is_known else None
-    served_name = spec.model.name or name
-    refused = (
-        _refuse_pod_template(spec.pod_template)
-        or _refuse_image_volume(source, cluster)
-        or _refuse_resources(spec)
-        or _refuse_further_uris(spec, cluster)
-        or engine.refuse(Wanted(spec=spec, source=source, layout=layout, served_name=served_name, table=table))
-    )
-    if refused is not None:
+    served_name = spec.model.name or given.name
+    wanted = Wanted(spec=spec, source=given.source, layout=layout, served_name=served_name, table=table)
+    if (refused := engine.refuse(wanted)) is not None:
         return refused
     kind = engine.model_kind(spec.engine.args or ())
     adapters = tuple(adapter.name for adapter in spec.model.adapters or ()) or None
-    context = _choose_context(spec, keep, reasons)
-    concurrency = _choose_concurrency(spec, engine, layout, keep, reasons)
+    if fitted is not None:
+        context = fitted.context
+        reasons += fitted.reasons
+    else:
+        context = _choose_context(spec, keep, reasons)
+        if is_gpu:
+            reasons.append(unknown)
+    reasons += chosen_for
     batched_tokens = _choose_batched_tokens(spec, engine, layout, keep, context, concurrency, reasons)
     return Plan(
         engine=engine.name,
@@ -85,12 +173,24 @@ def make_plan(
         max_batched_tokens=batched_tokens,
         kind=kind,
         adapters=adapters,
-        reasons=(*reasons, *_image_volume_reason(source, cluster), *_unrouted_reason(kind, adapters)),
+        reasons=(*reasons, *_image_volume_reason(given.source, given.cluster), *_unrouted_reason(kind, adapters)),
+        parameters=fitted.parameters if fitted is not None else None,
+        memory=fitted.memory if fitted is not None else None,
+        rejected=fitted.rejected if fitted is not None else (),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
     )
 
 
-def _choose_layout(spec: InferenceServiceSpec, defaults: Defaults) -> Layout | Unplannable:
+_NOTHING_KNOWN: Final = Reason(
+    code=MEMORY_UNKNOWN,
+    message="nothing is known of the model's size, so that the GPUs are those that the service names, and no memory was "
+    "summed up",
+)
+
+
+def _find_hardware(given: _Given, engine: Engine) -> Found | Unplannable | None:
+    """The GPU nodes that a service may run on; None: it runs on CPU."""
+    spec, cluster, defaults = given.spec, given.cluster, given.defaults
     accelerator = spec.accelerator
     if accelerator is None and defaults.namespaced:
         # What is left open is chosen by the nodes, and CPU chosen for want of rights would be no choice.
@@ -99,18 +199,57 @@ def _choose_layout(spec: InferenceServiceSpec, defaults: Defaults) -> Layout | U
             message="accelerator is not set, and this operator works in some namespaces only: it may not list the nodes "
             "to choose by. Set accelerator.product, or accelerator.count: 0 for CPU.",
         )
-    if accelerator is None or accelerator.count == 0:
-        return Layout(gpus=0)
-    resource = accelerator.resource_name or DEFAULT_RESOURCE
-    if product_label(resource) is None:
+    if accelerator is not None and accelerator.count == 0:
+        return None
+    if accelerator is not None:
+        resource = accelerator.resource_name or DEFAULT_RESOURCE
+        if product_label(resource) is None:
+            return Unplannable(
+                code="UnknownAccelerator",
+                message=f"accelerator.resourceName '{resource}' belongs to no device plugin whose product label is known "
+                f"({', '.join(sorted(PRODUCT_LABELS))}). Use one of theirs, or select nodes with podTemplate.nodeSelector "
+                "and accelerator.count: 0.",
+            )
+    resources = [r for r in GPU_RESOURCES if engine.default_image(engine.default_version, r) is not None]
+    if accelerator is None and not has_gpus(cluster.nodes or (), resources):
+        return None
+    found = find_hardware(accelerator, cluster, spec.pod_template, _tolerations(defaults), resources)
+    if found.hardware and (accelerator is not None or given.model is not None):
+        return found
+    on_cpu = Asked(spec=spec, source=given.source, gpu_resources=())
+    if isinstance(engine.suits(on_cpu), Suit):
+        return None
+    # The service would run on CPU in a cluster with GPUs, and nobody asked for that.
+    if found.hardware:
         return Unplannable(
-            code="UnknownAccelerator",
-            message=f"accelerator.resourceName '{resource}' belongs to no device plugin whose product label is known "
-            f"({', '.join(sorted(PRODUCT_LABELS))}). Use one of theirs, or select nodes with podTemplate.nodeSelector "
-            "and accelerator.count: 0.",
+            code="ModelUnknown",
+            message=f"accelerator is not set, and nothing is known of '{spec.model.uri[:120]}' to choose GPUs by. Set "
+            "accelerator.product, with parallelism.tensor where one GPU is not enough; or accelerator.count: 0 for CPU.",
         )
-    tensor = spec.parallelism.tensor if spec.parallelism is not None else None
-    return Layout(gpus=accelerator.count or tensor or 1, resource_name=resource, product=accelerator.product)
+    return Unplannable(
+        code="NoEligibleNode",
+        message=f"accelerator is not set, and no node with GPUs may have the pods: {found.left_out}. Tolerate the taint or "
+        "change the selection in podTemplate, uncordon a node, or set accelerator.count: 0 for CPU.",
+    )
+
+
+def _tolerations(defaults: Defaults) -> Sequence[Toleration]:
+    return defaults.tolerations or ()
+
+
+def _layout_as_written(spec: InferenceServiceSpec) -> Layout:
+    """The GPUs that the service names; one where it names none."""
+    accelerator, given = spec.accelerator, spec.parallelism
+    assert accelerator is not None, "without one nothing is planned unless the model is known"
+    tensor = given.tensor if given is not None else None
+    pipeline = (given.pipeline if given is not None else None) or 1
+    return Layout(
+        gpus=accelerator.count or (tensor or 1) * pipeline,
+        resource_name=accelerator.resource_name or DEFAULT_RESOURCE,
+        product=accelerator.product,
+        tensor=tensor if pipeline > 1 else None,
+        pipeline=pipeline,
+    )
 
 
 def _choose_image(
@@ -164,8 +303,8 @@ def _choose_context(spec: InferenceServiceSpec, keep: Plan | None, reasons: list
     reasons.append(
         Reason(
             code="MaxContextLength",
-            message=f"{DEFAULT_CONTEXT_LENGTH} tokens, because model.maxContextLength is not set and memory is not "
-            "planned yet",
+            message=f"{DEFAULT_CONTEXT_LENGTH} tokens, because model.maxContextLength is not set and nothing is known of the "
+            "model",
         )
     )
     return DEFAULT_CONTEXT_LENGTH
@@ -224,57 +363,6 @@ def _unchecked(spec: InferenceServiceSpec, engine: Engine, version: str, version
     )
 
 
-def _refuse_pod_template(template: PodTemplate | None) -> Unplannable | None:
-    if template is None:
-        return None
-    if template.refused_fields:
-        return Unplannable(
-            code="PodTemplateForbidden",
-            message=f"podTemplate may not set {', '.join(template.refused_fields[:8])}. Allowed: "
-            f"{', '.join(ALLOWED_POD_FIELDS)}. Remove the field; what a pod of restricted security needs is set by "
-            "the operator.",
-        )
-    labels = (template.metadata.labels or {}) if template.metadata is not None else {}
-    taken = sorted(key for key in labels if key.startswith(RESERVED_LABEL_PREFIXES))
-    if taken:
-        return Unplannable(
-            code="PodTemplateForbidden",
-            message=f"podTemplate.metadata.labels may not set {', '.join(taken[:8])}: the operator finds and selects "
-            "pods by these. Use a prefix of your own.",
-        )
-    return None
-
-
-def _refuse_image_volume(source: ModelSource, cluster: ClusterFacts) -> Unplannable | None:
-    if not isinstance(source, ImageModel):
-        return None
-    support = cluster.image_volumes()
-    if support.supported is not False:
-        return None
-    return Unplannable(
-        code="ImageVolumesUnsupported",
-        message=f"model.uri is oci://, which needs image volumes, and this cluster has none: {support.why}. Upgrade "
-        "the nodes, or serve the model from pvc://, hf:// or https://.",
-    )
-
-
-def _refuse_further_uris(spec: InferenceServiceSpec, cluster: ClusterFacts) -> Unplannable | None:
-    """Models beside the main one: adapters, and the one that guesses."""
-    options = spec.engine.options
-    speculative = options.speculative if options is not None else None
-    further = [(f"model.adapters['{adapter.name}'].uri", adapter.uri) for adapter in spec.model.adapters or ()]
-    if speculative is not None and speculative.uri is not None:
-        further.append(("engine.options.speculative.uri", speculative.uri))
-    for field, uri in further:
-        try:
-            source = parse_model_uri(uri)
-        except UnreadableUri as error:
-            return Unplannable(code="UnreadableModelUri", message=str(error).replace("model.uri", field, 1))
-        if refused := _refuse_image_volume(source, cluster):
-            return Unplannable(code=refused.code, message=refused.message.replace("model.uri", field, 1))
-    return None
-
-
 def _image_volume_reason(source: ModelSource, cluster: ClusterFacts) -> tuple[Reason, ...]:
     """Some nodes mount images and others do not: the scheduler does not know the difference."""
     nodes = cluster.open_nodes
@@ -306,35 +394,6 @@ def _unrouted_reason(kind: ModelKind, adapters: tuple[str, ...] | None) -> tuple
             "has no effect",
         ),
     )
-
-
-def _refuse_resources(spec: InferenceServiceSpec) -> Unplannable | None:
-    resources = spec.engine.resources
-    if resources is None:
-        return None
-    for section, values in (("requests", resources.requests), ("limits", resources.limits)):
-        for resource, quantity in (values or {}).items():
-            amount = parse_quantity(quantity)
-            if amount is None or amount < 0:
-                return Unplannable(
-                    code="InvalidResources",
-                    message=f"engine.resources.{section}.{resource} '{quantity}' is no quantity. Write a number with a "
-                    "suffix such as 500m, 2, 16Gi.",
-                )
-            if "/" in resource:
-                return Unplannable(
-                    code="InvalidResources",
-                    message=f"engine.resources.{section} names the device '{resource}'. Devices are asked for with "
-                    "accelerator.product, resourceName and count.",
-                )
-            limit = parse_quantity((resources.limits or {}).get(resource, ""))
-            if section == "requests" and limit is not None and amount > limit:
-                return Unplannable(
-                    code="InvalidResources",
-                    message=f"engine.resources.requests.{resource} {quantity} is above the limit "
-                    f"{(resources.limits or {})[resource]}. Raise the limit or lower the request.",
-                )
-    return None
 
 
 def cpu_cores(spec: InferenceServiceSpec) -> int | None:

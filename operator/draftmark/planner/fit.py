@@ -1,0 +1,327 @@
+"""A model on the GPUs that there are: the layout, the context, and the sum behind both.
+
+Only where the facts of the model are known; without them a service is deployed as it is written (`planner.make_plan`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from draftmark.api.inference_service import InferenceServiceSpec
+from draftmark.engines.engine import Engine, Step
+from draftmark.facts.model_memory import UnknownWeights, WeightBytes, weight_bytes
+from draftmark.facts.model_parameters import parameters
+from draftmark.facts.models import ModelFacts
+from draftmark.plan import Layout, Memory, Plan, Reason, Rejected, Unplannable
+from draftmark.planner.hardware import Found
+from draftmark.planner.layout import Candidate, Hardware, Layouts, Split, Wish, choose_layout
+from draftmark.planner.memory import (
+    DEFAULT_REQUEST_TOKENS,
+    DEFAULT_REQUESTS,
+    LEAST_CONTEXT,
+    Demand,
+    Share,
+    adapter_bytes,
+    gib,
+    largest_context,
+    memory_of,
+)
+from draftmark.planner.selection import MAX_REJECTED
+
+#: That no sum can be made.
+MEMORY_UNKNOWN: Final = "MemoryUnknown"
+#: What vLLM and SGLang convert to at load on GPUs that compute it; offered as a way out where it helps.
+_SMALLER: Final = "fp8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What was chosen beside the layout, and what the sum needs of it."""
+
+    #: Requests at once, as the engine is told.
+    requests: int
+    #: Tokens of a step for a context; None: the engine chooses.
+    step_tokens: Callable[[int], int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    layout: Layout
+    context: int
+    #: None: the memory of the GPU is not known.
+    memory: Memory | None
+    parameters: int
+    reasons: tuple[Reason, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def fit(
+    spec: InferenceServiceSpec, engine: Engine, facts: ModelFacts, found: Found, sizes: Sizes, keep: Plan | None
+) -> Fitted | Unplannable:
+    """The fewest GPUs that the model fits on, and the largest context on them where the user names none.
+
+    Args:
+        found: Kinds of GPU nodes, at least one.
+        keep: The plan of the revision before, whose layout and context stay while the service fits on them.
+    """
+    sums = _sums(spec, engine, facts, sizes)
+    if isinstance(sums, Unplannable):
+        return sums
+    layouts = _look(spec, engine, facts, found.hardware, sums, keep.layout if keep is not None else None)
+    chosen = layouts.chosen
+    rejected = tuple(Rejected(option=str(c), code=c.code or "", message=c.why) for c in layouts.rejected)[:MAX_REJECTED]
+    if chosen is None:
+        return replace(_does_not_fit(spec, engine, facts, found, sums, layouts), rejected=rejected)
+    if chosen.split.nodes > 1:
+        return Unplannable(
+            code="MultiNodeUnsupported",
+            message=f"The fewest GPUs that hold {_name(facts)} are {chosen}, and a replica of several nodes cannot be deployed "
+            f"yet. Use GPUs with more memory, a smaller model.maxContextLength, or weights of fewer bits.",
+            rejected=rejected,
+        )
+    context, context_reasons = _context(spec, facts, chosen, sums, keep)
+    memory = sums.of(chosen.hardware, chosen.split, context)
+    layout = Layout(
+        gpus=chosen.split.gpus,
+        resource_name=chosen.hardware.resource_name,
+        product=chosen.hardware.product,
+        tensor=chosen.split.tensor,
+        pipeline=chosen.split.pipeline,
+    )
+    return Fitted(
+        layout=layout,
+        context=context,
+        memory=memory,
+        parameters=parameters(facts),
+        reasons=(*_layout_reasons(spec, found, chosen, memory), *context_reasons),
+        rejected=rejected,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sums:
+    """The memory sum of this service for any layout and context."""
+
+    spec: InferenceServiceSpec
+    engine: Engine
+    facts: ModelFacts
+    sizes: Sizes
+    weights: WeightBytes
+    kv_dtype: str
+
+    def of(self, hardware: Hardware, split: Split, context: int) -> Memory | None:
+        if hardware.gpu_bytes is None:
+            return None
+        step = Step(
+            requests=self.sizes.requests,
+            tokens=self.sizes.step_tokens(context),
+            tensor=split.tensor,
+            pipeline=split.pipeline,
+        )
+        return memory_of(
+            (Share(facts=self.facts, weights=self.weights, kv_dtype=self.kv_dtype),),
+            self.engine.memory_use(hardware.gpu_bytes, self.facts, step, self.spec.engine.args or ()),
+            gpu_bytes=hardware.gpu_bytes,
+            tensor=split.tensor,
+            pipeline=split.pipeline,
+            context=context,
+            demand=self.demand(context),
+            adapter_bytes=adapter_bytes(self.facts, [a.rank for a in self.spec.model.adapters or ()], split.pipeline),
+        )
+
+    def demand(self, context: int) -> Demand:
+        whole = self.engine.whole_contexts(self.sizes.requests)
+        if whole > 1:
+            return Demand(requests=whole - 1, request_tokens=context)
+        workload = self.spec.workload
+        return Demand(
+            requests=(workload.concurrency if workload else None) or DEFAULT_REQUESTS,
+            request_tokens=self.request_tokens or DEFAULT_REQUEST_TOKENS,
+        )
+
+    @property
+    def request_tokens(self) -> int:
+        """Of a usual request, as the user says; 0: nothing is said."""
+        workload = self.spec.workload
+        return (workload.input_tokens or 0) + (workload.output_tokens or 0) if workload is not None else 0
+
+    @property
+    def least_context(self) -> int:
+        """The context that a layout is chosen for."""
+        least = max(LEAST_CONTEXT, self.request_tokens)
+        return self.spec.model.max_context_length or min(least, self.facts.max_position_embeddings)
+
+
+def _sums(spec: InferenceServiceSpec, engine: Engine, facts: ModelFacts, sizes: Sizes) -> _Sums | Unplannable:
+    weights = weight_bytes(facts, spec.model.quantization)
+    if isinstance(weights, UnknownWeights):
+        return Unplannable(
+            code=MEMORY_UNKNOWN,
+            message=f"The memory of {_name(facts)} cannot be counted: {weights.reason}",
+        )
+    option = spec.engine.options.kv_cache_dtype if spec.engine.options is not None else None
+    kv_dtype = engine.kv_dtype(facts, option)
+    if kv_dtype is None:
+        return Unplannable(
+            code=MEMORY_UNKNOWN,
+            message=f"The memory of the KV cache cannot be counted: the size of engine.options.kvCacheDType '{option}' is not "
+            "known. Leave it out, or give accelerator and parallelism.",
+        )
+    return _Sums(spec=spec, engine=engine, facts=facts, sizes=sizes, weights=weights, kv_dtype=kv_dtype)
+
+
+def _look(
+    spec: InferenceServiceSpec,
+    engine: Engine,
+    facts: ModelFacts,
+    hardware: tuple[Hardware, ...],
+    sums: _Sums,
+    keep: Layout | None,
+) -> Layouts:
+    def look(kinds: tuple[Hardware, ...], wish: Wish) -> Layouts:
+        return choose_layout(
+            kinds,
+            wish,
+            forbids=lambda split: engine.refuse_split(facts, tensor=split.tensor, pipeline=split.pipeline),
+            sum_of=lambda one, split: sums.of(one, split, sums.least_context),
+        )
+
+    if keep is not None and keep.gpus:
+        same = tuple(h for h in hardware if (h.resource_name, h.product) == (keep.resource_name, keep.product))
+        kept = look(same, Wish(tensor=keep.tensor_degree, pipeline=keep.pipeline))
+        if kept.chosen is not None:
+            return kept
+    return look(hardware, _wish(spec))
+
+
+def _wish(spec: InferenceServiceSpec) -> Wish:
+    given, accelerator = spec.parallelism, spec.accelerator
+    gpus = accelerator.count if accelerator is not None else None
+    if given is None or (given.tensor is None and given.pipeline is None):
+        return Wish(gpus=gpus)
+    return Wish(tensor=given.tensor or 1, pipeline=given.pipeline or 1, gpus=gpus)
+
+
+def _context(
+    spec: InferenceServiceSpec, facts: ModelFacts, chosen: Candidate, sums: _Sums, keep: Plan | None
+) -> tuple[int, list[Reason]]:
+    """Tokens of one request, and why they are as many."""
+    if spec.model.max_context_length is not None:
+        return spec.model.max_context_length, []
+
+    def fits(tokens: int) -> bool:
+        memory = sums.of(chosen.hardware, chosen.split, tokens)
+        return memory is not None and memory.fits
+
+    kept = [r for r in keep.reasons if r.code == "MaxContextLength"] if keep is not None else []
+    if keep is not None and kept and fits(keep.max_context_length):
+        return keep.max_context_length, kept
+    if chosen.memory is None:
+        found, why = sums.least_context, "more was not looked for, because the memory of the GPU is not known"
+    else:
+        found = largest_context(fits, most=facts.max_position_embeddings) or sums.least_context
+        why = "all that the model has" if found == facts.max_position_embeddings else "the largest that fits"
+    message = f"{found} tokens, because model.maxContextLength is not set: {why}"
+    return found, [Reason(code="MaxContextLength", message=message)]
+
+
+def _layout_reasons(spec: InferenceServiceSpec, found: Found, chosen: Candidate, memory: Memory | None) -> list[Reason]:
+    is_given = spec.parallelism is not None or (spec.accelerator is not None and spec.accelerator.count is not None)
+    why = "as the service says" if is_given else "the fewest that fit"
+    if memory is None:
+        message = f"{chosen}: their memory is not known, so nothing was summed up"
+    else:
+        room = f", and cache for {memory.kv_tokens:,} tokens" if memory.kv_tokens is not None else ""
+        message = f"{chosen}: {why}, with {gib(memory.weight_bytes)} of weights on the fullest GPU{room}"
+    reasons = [Reason(code="Layout", message=message)]
+    if found.is_awaited:
+        because = f" ({found.left_out})" if found.left_out else ""
+        reasons.append(
+            Reason(code="NoNodeYet", message=f"no node offers {chosen.hardware} now{because}; pods wait until one does")
+        )
+    return reasons
+
+
+def _name(facts: ModelFacts) -> str:
+    billions = parameters(facts) / 10**9
+    return f"the model ({billions:.3g} B parameters)"
+
+
+def _named(facts: ModelFacts) -> str:
+    name = _name(facts)
+    return name[0].upper() + name[1:]
+
+
+def _does_not_fit(
+    spec: InferenceServiceSpec,
+    engine: Engine,
+    facts: ModelFacts,
+    found: Found,
+    sums: _Sums,
+    layouts: Layouts,
+) -> Unplannable:
+    """What is missing, and the ways out that do help: each was tried."""
+    best = max(
+        (c for c in layouts.rejected if c.memory is not None),
+        key=lambda c: (c.memory.usable_bytes / c.memory.needed_bytes if c.memory else 0, -c.split.gpus),
+        default=None,
+    )
+    if best is None or best.memory is None:
+        whys = "; ".join(dict.fromkeys(f"{c}: {c.why}" for c in layouts.rejected[:3]))
+        return Unplannable(
+            code="NoLayout",
+            message=f"{_named(facts)} cannot be split as asked: {whys}. Change or remove parallelism and "
+            "accelerator.count.",
+        )
+    memory = best.memory
+    ways = [
+        *_by_more_gpus(spec, engine, facts, found, sums),
+        *_by_fewer_bits(spec, engine, facts, found, sums),
+        *_by_less_cache(spec, facts, best, sums),
+    ]
+    while len(ways) < 3:
+        further = ("take GPUs with more memory", "set a smaller workload.concurrency", "take a smaller model")
+        ways.append(further[len(ways)])
+    told = "; ".join(f"({n}) {way}" for n, way in enumerate(ways, 1))
+    return Unplannable(
+        code="DoesNotFit",
+        message=f"{_named(facts)} does not fit: {best} needs {gib(memory.needed_bytes)} per GPU, of which "
+        f"{engine.name} can use {gib(memory.usable_bytes)}; {gib(memory.missing_bytes)} are missing. Ways out: {told}.",
+    )
+
+
+def _by_more_gpus(
+    spec: InferenceServiceSpec, engine: Engine, facts: ModelFacts, found: Found, sums: _Sums
+) -> list[str]:
+    more = tuple(replace(one, nodes=None, gpus_per_node=max(8, one.node_size)) for one in found.hardware)
+    # As if nothing were said of how many.
+    wanted = spec.model_copy(update={"parallelism": None, "accelerator": None})
+    chosen = _look(wanted, engine, facts, more, sums, None).chosen
+    if chosen is None:
+        return []
+    there = max((one.node_size * (one.nodes or 1) for one in found.hardware), default=0)
+    missing = f", {chosen.split.gpus - there} more than there are" if 0 < there < chosen.split.gpus else ""
+    later = ", which this version cannot deploy yet" if chosen.split.nodes > 1 else ""
+    return [f"use {chosen}{missing}{later}"]
+
+
+def _by_fewer_bits(
+    spec: InferenceServiceSpec, engine: Engine, facts: ModelFacts, found: Found, sums: _Sums
+) -> list[str]:
+    if spec.model.quantization is not None or facts.quantization_config is not None:
+        return []
+    smaller = weight_bytes(facts, _SMALLER)
+    if isinstance(smaller, UnknownWeights):
+        return []
+    chosen = _look(spec, engine, facts, found.hardware, replace(sums, weights=smaller), None).chosen
+    return [f"set model.quantization: {_SMALLER}, which fits on {chosen}"] if chosen is not None else []
+
+
+def _by_less_cache(spec: InferenceServiceSpec, facts: ModelFacts, best: Candidate, sums: _Sums) -> list[str]:
+    def fits(tokens: int) -> bool:
+        memory = sums.of(best.hardware, best.split, tokens)
+        return memory is not None and memory.fits
+
+    most = min(spec.model.max_context_length or facts.max_position_embeddings, facts.max_position_embeddings)
+    context = largest_context(fits, most=most)
+    return [f"set model.maxContextLength: {context}"] if context is not None else []
