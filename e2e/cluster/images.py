@@ -131,9 +131,9 @@ def vllm_cpu() -> Image:
 
 
 def standin() -> Image:
-    """The engine of tests, under llama-server's command line."""
+    """The engine of tests, under llama-server's command line, and as `vllm`."""
     program = binaries.STANDIN.build() / "llama-server"
-    return scratch("standin", {"llama-server": program}, entrypoint=["/llama-server"])
+    return scratch("standin", {"llama-server": program, "usr/bin/vllm": program}, entrypoint=["/llama-server"])
 
 
 def model(gguf: Path) -> Image:

@@ -21,6 +21,9 @@
 //	                            answers: the same for what uses the model
 //	STANDIN_STATUS              answer what uses the model with this HTTP status
 //
+// Called vllm it stands in for `vllm serve` in what starts a pod: it prints
+// what it was started with (tellStart), and loads no model.
+//
 // A request with "user": "<id>" is counted: GET /standin/requests tells how
 // often each id came, was answered to its end, and was cut because the client
 // went away. The same is printed, one line for each event, so that the counts
@@ -34,6 +37,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -41,7 +45,12 @@ import (
 
 func main() {
 	log.SetFlags(log.Lmicroseconds)
-	flags, err := parseFlags(os.Args[1:])
+	parse := parseFlags
+	if filepath.Base(os.Args[0]) == "vllm" {
+		parse = parseVllmFlags
+		tellStart()
+	}
+	flags, err := parse(os.Args[1:])
 	if err != nil {
 		fail("error: %v", err)
 	}
@@ -69,7 +78,9 @@ func main() {
 
 // load takes its time, and then does what the behaviour asks for.
 func load(engine *engine) {
-	checkModel(engine.flags.model)
+	if engine.flags.model != "" {
+		checkModel(engine.flags.model)
+	}
 	if engine.behaviour.neverReady {
 		return
 	}
