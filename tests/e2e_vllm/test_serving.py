@@ -2,8 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 from draftmark.api import names
+from draftmark.facts.hf_config import facts_from_config
+from draftmark.facts.model_memory import kv_bytes_per_token
+from draftmark.facts.models import ModelFacts
+from e2e import tiny_llama
 from tests.e2e.api import Json, Namespace
 from tests.e2e.installed import Client, Installed
 from tests.e2e.load import Load, send
@@ -84,6 +89,29 @@ def test_the_metrics_have_the_names_that_queries_use(plain: Namespace, installed
     found = {match[1] for match in re.finditer(r"^([a-z0-9_:]+)\{", text, re.MULTILINE)}
     assert [name for name in METRICS if name not in found] == []
     assert f'model_name="{PLAIN}"' in text
+
+
+def test_the_cache_has_as_many_bytes_per_token_as_the_planner_counts(
+    plain: Namespace, installed: Installed, tmp_path: Path, measured: list[str]
+) -> None:
+    config = json.loads((tiny_llama.write(tmp_path / "model") / "config.json").read_text("utf-8"))
+    facts = facts_from_config(config)
+    assert isinstance(facts, ModelFacts)
+    counted = kv_bytes_per_token(facts, "bfloat16")
+    (pod,) = plain.pods(PLAIN)
+    annotations = pod["metadata"]["annotations"]
+    text = installed.api.to_pod(pod, int(annotations["prometheus.io/port"]), annotations["prometheus.io/path"]).text
+    [labels] = re.findall(r"^vllm:cache_config_info\{(.*)\}", text, re.MULTILINE)
+    told = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+    blocks = next(int(told[name]) for name in ("num_gpu_blocks", "num_cpu_blocks") if told.get(name, "None").isdigit())
+    tokens = blocks * int(told["block_size"])
+    env = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+    space = int(env["VLLM_CPU_KVCACHE_SPACE"]) * 2**30
+    measured.append(
+        f"vLLM's cache: {space} bytes for {tokens} tokens, {space / tokens:.2f} each; the planner counts {counted}"
+    )
+    # The last block may be cut off.
+    assert counted <= space / tokens < counted * (1 + int(told["block_size"]) / tokens) + 1
 
 
 def test_nothing_that_the_engine_writes_is_refused(plain: Namespace) -> None:
