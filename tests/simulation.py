@@ -248,6 +248,8 @@ def reconcile(world: World, actions: int | None = None) -> bool:
     for _ in range(PATIENCE):
         seen = world.observe()
         decision = decide(seen, world.now)
+        if decision.status_first:
+            any_changed |= _write_status(world, seen, decision)
         todo: list[Manifest | ObjectRef] = [*decision.pins, *decision.desired, *decision.prune]
         changed = [_carry_out(world, action) for action in todo[:actions]]
         if actions is not None and actions < len(todo):

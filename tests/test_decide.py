@@ -34,6 +34,7 @@ from tests.simulation import (
     reconcile,
     served_name,
     simulate,
+    world_of,
 )
 from tests.specs import (
     CLAIM_URI,
@@ -389,6 +390,20 @@ def test_a_candidate_that_fails_is_withdrawn_though_the_operator_restarts_all_th
     assert not reconcile(world), "a reconcile at rest writes nothing"
 
 
+def test_a_failure_is_in_the_status_before_the_candidate_stops() -> None:
+    """Its pods are what shows that it has failed, and they go."""
+    broken = spec(model={"uri": CLAIM_URI, "name": CRASHES})
+    world = simulate(empty_world(spec()), Rest(), Edit(broken))
+    while not decide(heard(world), world.now).status_first:
+        simulate(world, Reconcile(), Time())
+    simulate(world, Reconcile(0), Restart())
+    world.restarts.clear()
+    assert [r["phase"] for r in world.item["status"]["revisions"]] == ["Failed", "Current"]
+    assert not decide(world.observe(), world.now).status_first
+    simulate(world, Rest())
+    assert served_names(world) == {"tiny": 1}
+
+
 def test_a_withdrawn_candidate_is_tried_again_when_the_user_says_so() -> None:
     broken = spec(model={"uri": CLAIM_URI, "name": CRASHES})
     world = simulate(empty_world(spec()), Rest(), Edit(broken), Rest())
@@ -440,6 +455,21 @@ def draining() -> World:
     world = simulate(empty_world(spec()), Rest(), Edit(OTHER), Reconcile(), Time(), Reconcile(), Time())
     assert world.weights() == {"ea525689": 0, "879d4a99": 1}
     return world
+
+
+def test_a_revision_that_is_closed_is_not_opened_by_a_process_that_knows_no_gateway() -> None:
+    recreated = spec(model={"uri": CLAIM_URI, "name": "other"}, rollout={"strategy": "recreate"})
+    world = simulate(empty_world(spec()), Rest(), Edit(recreated))
+
+    def configured() -> Any:
+        return world.children["ConfigMap", "tiny-gateway"]["data"]
+
+    while "weight.ea525689 1" in configured()["weights.map"]:
+        simulate(world, Reconcile(), Time())
+    assert len(deployments(world.children.values())) == 2, "the old one is still to be stopped"
+    simulate(world, Restart())
+    config = named(decide(world.observe(), world.now).desired, "ConfigMap", "tiny-gateway")
+    assert config["data"] == configured()
 
 
 def test_a_gateway_is_asked_while_a_revision_drains() -> None:
@@ -650,6 +680,19 @@ def test_a_ready_revision_is_proven_through_a_gateway() -> None:
 )
 def test_no_proof_is_asked_for_where_none_can_be_had(missing: dict[str, Any]) -> None:
     assert decide(replace(running(), **missing), T0).prove is None
+
+
+def test_a_proof_is_in_the_status_before_anything_acts_upon_it() -> None:
+    """Otherwise a process that ends in between leaves one that takes back what was done, and asks again."""
+    world = world_of(running())
+    assert not decide(world.observe(), T0).status_first
+    world.proof = Proof(revision="ea525689", problem=None, at=T0)
+    simulate(world, Reconcile(0), Restart())
+    [told] = world.item["status"]["revisions"]
+    assert (told["provenAt"], told["weight"]) == ("2026-01-01T12:00:00Z", 100)
+    decision = decide(world.observe(), T0)
+    assert (decision.status_first, decision.prove) == (False, None)
+    assert "weight.ea525689 1" in named(decision.desired, "ConfigMap", "tiny-gateway")["data"]["weights.map"]
 
 
 def test_a_candidate_is_proven_beside_what_serves() -> None:

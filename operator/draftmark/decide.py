@@ -203,6 +203,7 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
     reports = tuple(_report(seen, now, p, current, parts, has_moved=has_moved) for p in parts)
     prove, again = _prove(seen, now, current, serving if not has_moved else None)
     waits = [wait for wait in (after, again) if wait is not None]
+    told_reports = tuple(r for p, r in zip(parts, reports, strict=True) if _is_worth_telling(p, r))
     decision = Decision(
         pins=tuple(pins),
         desired=tuple(desired),
@@ -210,8 +211,9 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         prove=prove,
         gateway=_gateway_target(seen, files, parts, is_at_rest=is_proven(seen, current.hash) and has_moved),
         requeue_after=min(waits, default=None),
+        status_first=any(_is_news(seen, r) for r in told_reports),
         plan=current.plan,
-        revisions=tuple(r for p, r in zip(parts, reports, strict=True) if _is_worth_telling(p, r)),
+        revisions=told_reports,
         **common,
     )
     return _without_actions(decision) if chosen.held is not None else decision
@@ -434,6 +436,13 @@ def _report(
 def _is_worth_telling(part: _Part, report: RevisionReport) -> bool:
     # A Deployment of none is there to go back to, and the status is what remembers that it was proven.
     return report.is_current or part.step.replicas is not None or report.replicas > 0
+
+
+def _is_news(seen: Observation, report: RevisionReport) -> bool:
+    """Whether the status does not know yet that a revision was proven or has failed."""
+    memory = told(seen, report.hash)
+    has_failed = report.failed_at is not None and write_time(report.failed_at) != memory.get("failedAt")
+    return has_failed or (report.proven_at is not None and "provenAt" not in memory)
 
 
 def _prove(

@@ -88,6 +88,10 @@ class Decision:
     prove: ProveRevision | None = None
     gateway: GatewayTarget | None = None
     requeue_after: timedelta | None = None
+    #: Whether the status is written before anything else is done. It has news that only this process knows, a proof or a
+    #: failure. A process that acted upon them and ended before the status was written would leave one after it that takes
+    #: back what was done, finds out the same, and may end in the same place.
+    status_first: bool = False
 
     #: None: the spec cannot be planned, or not even read.
     plan: Plan | None = None

@@ -11,6 +11,7 @@ from draftmark.facts.pods import is_ready, most_crashes, worst_problem
 from draftmark.machines.revisions import Revision
 from draftmark.machines.rollout import GatewaysSeen, RevisionSeen
 from draftmark.observation import GatewayState, Json, Observation
+from draftmark.render.gateway_config import read_weights
 
 #: Age of a gateway's word that a pod may still be stopped upon.
 _FRESH = timedelta(seconds=10)
@@ -94,6 +95,7 @@ def see_revision(seen: Observation, revision: Revision, deployment: Json | None,
         progressed_at=read_time(memory.get("progressedAt")),
         progress=int(memory.get("progress") or 0),
         drained_since=read_time(memory.get("drainedSince")),
+        is_closing=configured_weight(seen, revision.hash) == 0,
         failed_at=failed_at,
         failure=(str(memory.get("reason")), str(memory.get("message"))) if failed_at is not None else None,
     )
@@ -136,6 +138,13 @@ def see_gateways(seen: Observation, revisions: Sequence[str], queue_timeout: tim
         empty=frozenset(empty) if settles_in == timedelta(0) else frozenset(),
         settles_in=settles_in,
     )
+
+
+def configured_weight(seen: Observation, revision: str) -> int | None:
+    """What the gateways are told to send to a revision, as its weight; None: nothing is said of it."""
+    name = names.gateway_name(seen.name)
+    config = next((c for c in seen.owned("ConfigMap") if c["metadata"]["name"] == name), None)
+    return read_weights((config or {}).get("data") or {}).get(revision)
 
 
 def router_address(seen: Observation, revision: str) -> str | None:

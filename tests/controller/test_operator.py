@@ -77,11 +77,14 @@ async def test_an_applied_service_becomes_ready_with_one_write_per_child(rig: Ri
     assert (await comes(names.ROLE_GATEWAY)) == {}
     # The pod is there, the Deployment counts it, it is asked, it has answered: each status is written at most once. Then
     # the revision gets its weight, which the gateway's pod is told.
+    before = len(rig.writes())
     written = await comes(names.ROLE_ENGINE)
     assert rig.condition("Ready")["reason"] == "Serving"
     assert written[status] in range(1, 4)
     assert written.keys() == {status, event, "patch ConfigMap", "patch Pod"}
     assert (written["patch ConfigMap"], written["patch Pod"]) == (1, 1)
+    # The answer is known to whoever comes after this process before anything is done because of it.
+    assert rig.writes()[before:][-3:] == [status, "patch ConfigMap", "patch Pod"]
     assert len(rig.proofs) == 1
 
 

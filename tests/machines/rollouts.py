@@ -125,6 +125,8 @@ class Cluster:
 
     def reconcile(self) -> Step:
         others = [r for name, r in self.seen.items() if name != self.asked and (r.desired is not None or r.pods)]
+        closing = {s.hash for s in self.last.revisions if not s.weight}
+        others = [replace(r, is_closing=r.hash in closing) for r in others]
         self.last = step(self.policy, self.seen[self.asked], others, self.look(), self.now)
         for s in self.last.revisions:
             r = self.seen[s.hash]

@@ -167,7 +167,6 @@ def test_a_rollout_goes_this_way(run: Run) -> None:
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_restarts_of_the_operator_all_the_time_change_no_step(run: Run) -> None:
-    """Where requests wait while nothing serves, one that hears of its gateways for the first time lets them in again."""
     cluster = from_a_to_b(run)
     for second in range(200):
         if second % 5 == 0:
@@ -422,6 +421,19 @@ def test_a_lost_status_waits_anew_and_not_for_ever() -> None:
     while cluster.reconcile().of("A").replicas is not None:  # type: ignore[union-attr]
         cluster.tick()
     assert cluster.now - lost_at == QUEUE_TIMEOUT
+
+
+def test_what_is_closed_is_not_opened_again_by_a_restart() -> None:
+    """One process after the other would close it, end, and leave it to be opened by the next."""
+    cluster = Cluster(policy(1, strategy="recreate"))
+    cluster.ask("B")
+    while cluster.reconcile().of("A").weight:  # type: ignore[union-attr]
+        cluster.tick()
+    cluster.restart()
+    assert "A" not in cluster.look().closed, "they have not followed yet"
+    cluster.reconcile()
+    assert cluster.told[-1] == "A 1/1 w0, B 0/0 w0"
+    assert cluster.run().story[-1] == "B 1/1 w1"
 
 
 def test_the_process_from_before_a_reload_is_waited_for() -> None:

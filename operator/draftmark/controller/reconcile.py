@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -81,6 +81,11 @@ class Reconciler:
             return
         if await self._is_gone(seen, decision):
             return
+        if decision.status_first:
+            service = await self._write_status(seen, make_status(seen, decision, now), now)
+            if service is None:
+                return
+            seen = replace(seen, service=service)
         outcomes = await self._apply(seen, decision)
         if decision.gateway is not None:
             self.gateways.follow(key, decision.gateway)
@@ -118,7 +123,8 @@ class Reconciler:
             return outcomes
         return [*outcomes, *await self.applier.apply(owner, decision.desired, with_kinds(decision.prune))]
 
-    async def _write_status(self, seen: Observation, status: dict[str, Any], now: datetime) -> None:
+    async def _write_status(self, seen: Observation, status: dict[str, Any], now: datetime) -> Json | None:
+        """The service as it is now; None: it is gone."""
         written = await write_status(self.client, kinds.INFERENCE_SERVICES, seen.service, status, now)
         if written is None:
             # What was kept of it must go: a list that began before the deletion may have brought it back. A successor's
@@ -126,6 +132,7 @@ class Reconciler:
             self.world.drop_service((seen.namespace, seen.name), seen.uid)
         elif written is not seen.service:
             self.world.take_service(written)
+        return written
 
     async def _is_gone(self, seen: Observation, decision: Decision) -> bool:
         """Whether children are missing because the service was deleted."""

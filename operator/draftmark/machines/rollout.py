@@ -59,6 +59,8 @@ class RevisionSeen:
     progress: int = 0
     #: Since when every gateway sends it nothing; None: not yet, or not known.
     drained_since: datetime | None = None
+    #: Whether the gateways are told already to send it nothing.
+    is_closing: bool = False
     failed_at: datetime | None = None
     failure: tuple[str, str] | None = None
 
@@ -252,7 +254,8 @@ def _shrink(
     Args:
         left: Pods that each revision keeps.
         others_serve: Whether any other revision takes requests meanwhile. Where none does, requests wait from the moment
-            that the last one gets none, so that moment comes as late as can be.
+            that the last one gets none, so that moment comes as late as can be. Once it has come it is not taken back: a
+            new process of ours has heard of no gateway yet, and they would seem to have just reloaded.
         forget: Whether the Deployment of an empty revision goes, too. While the candidate may fail it stays.
     """
     steps: list[RevisionStep] = []
@@ -266,7 +269,8 @@ def _shrink(
         if not r.is_proven or not r.desired:
             steps.append(empty)  # users' requests never reached it, or it is empty already
             continue
-        if not others_serve and r.drained_since is None and not gateways.are_settled:
+        is_closing = r.is_closing or r.drained_since is not None
+        if not others_serve and not is_closing and not gateways.are_settled:
             steps.append(RevisionStep(hash=r.hash, phase="Retiring", replicas=r.desired, weight=_serving(r)))
             waits.append(_until(gateways.settles_in))
             continue

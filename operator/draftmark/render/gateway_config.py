@@ -12,10 +12,11 @@ What runs is known by two digests: `config_version` is the `description` of the 
 is a key of its map; the gateway's state path tells both.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import accumulate
-from re import fullmatch
+from re import MULTILINE, findall, fullmatch
 from typing import Final
 
 from draftmark.api import names
@@ -30,6 +31,7 @@ __all__ = [
     "GatewayPlace",
     "cumulative_bounds",
     "hard_stop_s",
+    "read_weights",
     "render_gateway_config",
 ]
 
@@ -201,6 +203,12 @@ def cumulative_bounds(weights: list[int]) -> list[int]:
         bounds[index] = min(bounds[index], DRAWS - following)
         following += weights[index] > 0
     return bounds
+
+
+def read_weights(data: Mapping[str, str]) -> dict[str, int]:
+    """The weights by revision in a ConfigMap's data, as far as they can be read."""
+    found = findall(r"^weight\.(\w+) (\d+)$", data.get(MAP_FILE, ""), MULTILINE)
+    return {revision: int(weight) for revision, weight in found}
 
 
 def _shape(config: GatewayConfig, place: GatewayPlace, *, version: str) -> str:
