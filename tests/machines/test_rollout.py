@@ -436,6 +436,28 @@ def test_what_is_closed_is_not_opened_again_by_a_restart() -> None:
     assert cluster.run().story[-1] == "B 1/1 w1"
 
 
+def test_what_was_written_by_a_clock_that_is_ahead_counts_from_now() -> None:
+    cluster = draining()
+    cluster.gateways[1].waiting = {"A": 1}
+    cluster.tick()
+    cluster.reconcile()
+    ahead = cluster.now + timedelta(hours=1)
+    cluster.seen["A"] = replace(cluster.seen["A"], drained_since=ahead)
+    looked_at = cluster.now
+    while cluster.reconcile().of("A").replicas is not None:  # type: ignore[union-attr]
+        cluster.tick()
+    assert cluster.now - looked_at == QUEUE_TIMEOUT
+
+    stuck = Cluster(policy(1), hanging=frozenset({"B"}))
+    stuck.ask("B")
+    stuck.reconcile()
+    stuck.seen["B"] = replace(stuck.seen["B"], progressed_at=ahead)
+    looked_at = stuck.now
+    while stuck.reconcile().revisions[0].phase == "Candidate":
+        stuck.tick()
+    assert stuck.now - looked_at == DEADLINE
+
+
 def test_the_process_from_before_a_reload_is_waited_for() -> None:
     """It may hold what came before the reload, and does not tell."""
     cluster = draining()

@@ -23,6 +23,7 @@ from draftmark.cluster.errors import ApiError
 from draftmark.cluster.kinds import INFERENCE_SERVICES
 from draftmark.cluster.lease import LeaseLock
 from draftmark.controller import handlers
+from draftmark.controller.clock import SteadyClock
 from draftmark.controller.gateways import Gateways
 from draftmark.controller.health import Health
 from draftmark.controller.model_gateways import ModelGatewayKey, ModelGatewayReconciler, ModelGatewayWorld
@@ -115,19 +116,22 @@ class Operator:
         self.telemetry.follow_services(lambda: _services_of(world))
         health.informers = (*world.informers(), *others.informers())
         applier = Applier(client, world.children)
+        now = SteadyClock()
         reconciler = Reconciler(
             world=world,
             client=client,
             applier=applier,
-            gateways=Gateways(world, client),
+            gateways=Gateways(world, client, now=now),
             wake_after=self.queue.add_after,
+            now=now,
         )
         model_gateways = ModelGatewayReconciler(
             world=others,
             client=client,
             applier=applier,
-            gateways=Gateways(others, client),
+            gateways=Gateways(others, client, now=now),
             wake_after=self.queue.add_after,
+            now=now,
         )
         vital = [self._spawn(informer.run(), f"informer {informer.kind.plural}") for informer in world.informers()]
         vital.append(self._spawn(others.run(self.settings.resync_s, self.random), "model gateways"))

@@ -169,7 +169,9 @@ def _with_progress(current: RevisionSeen, now: datetime) -> RevisionSeen:
     if (current.desired or 0) <= _serving(current):
         return replace(current, progressed_at=None, progress=0)
     reached = current.ready + int(current.is_proven)
-    if current.progressed_at is None or reached > current.progress:
+    # A process whose clock was ahead of ours may have written it.
+    is_known = current.progressed_at is not None and current.progressed_at <= now
+    if not is_known or reached > current.progress:
         return replace(current, progressed_at=now, progress=max(reached, current.progress))
     return current
 
@@ -275,7 +277,8 @@ def _shrink(
             waits.append(_until(gateways.settles_in))
             continue
         is_closed = r.hash in gateways.closed
-        since = r.drained_since or (now if is_closed else None)
+        # Whoever wrote it may have had a clock that is ahead of ours.
+        since = min(r.drained_since, now) if r.drained_since is not None else now if is_closed else None
         if since is not None and is_closed and (r.hash in gateways.empty or now - since >= policy.queue_timeout):
             steps.append(empty)
             continue
