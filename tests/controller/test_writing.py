@@ -6,7 +6,7 @@ from draftmark.cluster.client import ApiClient
 from draftmark.cluster.credentials import Credentials
 from draftmark.cluster.errors import Conflict
 from draftmark.cluster.kinds import EVENTS, INFERENCE_SERVICES
-from draftmark.controller.writing import write_status
+from draftmark.controller.writing import StatusWriter, write_status
 from tests.controller.conftest import Json, service
 from tests.fake_api import FakeApi, fake_api
 from tests.specs import T0
@@ -50,6 +50,32 @@ async def test_an_object_that_is_gone_or_another_one_wants_no_status(fake_api: F
     fake_api.add(INFERENCE_SERVICES, service())
     fake_api.fault(verb="patch", kind=INFERENCE_SERVICES, times=1, status=409, reason="Conflict", message="uid")
     assert await write(fake_api, item) is None
+
+
+async def test_a_status_that_is_changed_back_all_the_time_is_written_less_and_less(fake_api: FakeApi) -> None:
+    """By an operator that was installed twice; a write that has failed is no such change."""
+    item, seconds, waits = fake_api.add(INFERENCE_SERVICES, service()), [0.0], list[float]()
+    other = {**item, "status": {"by": "the other one"}}
+
+    def mine() -> Json:
+        [ready] = serving("1 of 1 replicas serve.")["conditions"]
+        return {**STATUS, "conditions": [{**ready, "lastTransitionTime": str(seconds[0])}]}
+
+    async with ApiClient(Credentials.plain(fake_api.url)) as client:
+        writer = StatusWriter[str](
+            client, INFERENCE_SERVICES, lambda _, wait_s: waits.append(wait_s), clock=lambda: seconds[0]
+        )
+        fake_api.fault(verb="patch", kind=INFERENCE_SERVICES, times=5, status=409, reason="Conflict")
+        for _ in range(5):
+            with pytest.raises(Conflict):
+                await writer.write("llama", other, mine(), T0)
+        for second in range(150):
+            seconds[0] = float(second)
+            await writer.write("llama", other, mine(), T0)
+    assert fake_api.count("patch", INFERENCE_SERVICES) - 5 == 4 + 3, (
+        "three are repaired at once, then after 10, 20 and 40 s"
+    )
+    assert waits[0] == 10.0
 
 
 async def test_a_transition_is_told_once_although_its_words_have_changed(fake_api: FakeApi) -> None:

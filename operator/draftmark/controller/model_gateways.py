@@ -34,7 +34,7 @@ from draftmark.controller.observe import (
 )
 from draftmark.controller.queue import Priority, TryAgain
 from draftmark.controller.reconcile import asked_to_wait_s, tell_outcomes, with_kinds
-from draftmark.controller.writing import brings_back, write_status
+from draftmark.controller.writing import StatusWriter, brings_back
 from draftmark.facts.addresses import cluster_ip
 from draftmark.model_gateway.decide import decide_model_gateway
 from draftmark.model_gateway.observation import ModelGatewayDecision, ModelGatewayObservation
@@ -247,6 +247,10 @@ class ModelGatewayReconciler:
     gateways: Gateways
     wake_after: Callable[[ModelGatewayKey, float], None]
     now: Callable[[], datetime] = _now
+    _statuses: StatusWriter[ModelGatewayKey] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._statuses = StatusWriter(self.client, kinds.MODEL_GATEWAYS, self.wake_after)
 
     async def reconcile(self, key: ModelGatewayKey) -> None:
         """Bring one ModelGateway to what its spec and its namespace say, and write its status.
@@ -263,6 +267,7 @@ class ModelGatewayReconciler:
         decision = decide_model_gateway(seen) if seen is not None else ModelGatewayDecision(is_deleted=True)
         if seen is None or decision.is_deleted or await self._is_gone(seen, decision):
             self.gateways.leave(plain)
+            self._statuses.forget(key)
             return
         now = self.now()
         owner = ObjectRef(kinds.MODEL_GATEWAYS, seen.namespace, seen.name, seen.uid or "")
@@ -271,7 +276,7 @@ class ModelGatewayReconciler:
             self.gateways.follow(plain, decision.target)
         obstacles, contended = tell_outcomes(outcomes)
         status = make_model_gateway_status(seen, decision, now, obstacles=obstacles, contended=contended)
-        written = await write_status(self.client, kinds.MODEL_GATEWAYS, seen.gateway, status, now)
+        written = await self._statuses.write(key, seen.gateway, status, now)
         if written is not None and written is not seen.gateway:
             self.world.objects.absorb(dict(written))
         if waits := [o.retry_after_s for o in outcomes if isinstance(o, Contended)]:

@@ -27,7 +27,7 @@ from draftmark.controller.gateways import Gateways
 from draftmark.controller.observe import Key, World
 from draftmark.controller.prove import prove
 from draftmark.controller.queue import TryAgain
-from draftmark.controller.writing import brings_back, write_status
+from draftmark.controller.writing import StatusWriter, brings_back
 from draftmark.decide import decide
 from draftmark.decision import Decision, ProveRevision
 from draftmark.observation import Json, Observation, Proof
@@ -60,8 +60,12 @@ class Reconciler:
     gateways: Gateways
     wake_after: Callable[[Key, float], None]
     now: Callable[[], datetime] = _now
+    _statuses: StatusWriter[Key] = field(init=False)
     _proving: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
     _proof_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PROOFS_AT_ONCE))
+
+    def __post_init__(self) -> None:
+        self._statuses = StatusWriter(self.client, kinds.INFERENCE_SERVICES, self.wake_after)
 
     async def reconcile(self, key: Key) -> None:
         """Bring one service to what its spec says, and write its status.
@@ -110,6 +114,7 @@ class Reconciler:
         await self.gateways.stop()
 
     def _leave(self, key: Key) -> None:
+        self._statuses.forget(key)
         self._stop_proof(key)
         self.gateways.leave(key)
 
@@ -125,7 +130,7 @@ class Reconciler:
 
     async def _write_status(self, seen: Observation, status: dict[str, Any], now: datetime) -> Json | None:
         """The service as it is now; None: it is gone."""
-        written = await write_status(self.client, kinds.INFERENCE_SERVICES, seen.service, status, now)
+        written = await self._statuses.write((seen.namespace, seen.name), seen.service, status, now)
         if written is None:
             # What was kept of it must go: a list that began before the deletion may have brought it back. A successor's
             # own event brings us back.

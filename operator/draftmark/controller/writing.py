@@ -1,16 +1,27 @@
 """What is the same for every kind of ours: writing its status, and whether children are missing that it already had."""
 
-from collections.abc import Iterable, Mapping
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Generic, TypeVar
 
 from draftmark.api import names
 from draftmark.cluster.client import ApiClient
+from draftmark.cluster.compare import Path
+from draftmark.cluster.contention import Fight
 from draftmark.cluster.errors import Conflict, NotFound
 from draftmark.cluster.kinds import Kind
 from draftmark.controller.events import record
 from draftmark.observation import Json
 from draftmark.status import differs, transitions
+
+logger = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+_STATUS: Final[frozenset[Path]] = frozenset({("status",)})
 
 
 async def write_status(
@@ -52,6 +63,64 @@ async def write_status(
         if live is not None and live["metadata"].get("uid") == metadata["uid"]:
             raise
         return None
+
+
+@dataclass(slots=True)
+class _Written:
+    """What this process has last written as the status of an object."""
+
+    digest: str = ""
+    fight: Fight = field(default_factory=Fight)
+
+
+@dataclass(slots=True)
+class StatusWriter(Generic[K]):
+    """Writes the statuses of one kind, and gives way where somebody else keeps changing one back.
+
+    Two operators that look after the same objects, because it was installed twice, agree on nothing: without a pause each
+    would write whenever the other one has, for ever. It cannot be told in the status itself, so the log has it.
+
+    Args:
+        wake_after: Called with a key and seconds when a status that is held back is due.
+    """
+
+    client: ApiClient
+    kind: Kind
+    wake_after: Callable[[K, float], None]
+    clock: Callable[[], float] = time.monotonic
+    _written: dict[K, _Written] = field(default_factory=dict)
+
+    async def write(self, key: K, item: Json, status: Mapping[str, Any], now: datetime) -> Json | None:
+        """As `write_status`; the object as it was where the status is held back."""
+        if not differs(item.get("status") or {}, status):
+            return item
+        digest, memory = names.short_hash(_undated(status)), self._written.setdefault(key, _Written())
+        is_repair = memory.digest == digest
+        if is_repair and (wait_s := memory.fight.wait_s(_STATUS, self.clock())) > 0.0:
+            logger.warning(
+                "Somebody else keeps changing the status of %s %s, so the next write waits %.0f s. Is the operator "
+                "installed twice?",
+                self.kind.kind,
+                item["metadata"]["name"],
+                wait_s,
+            )
+            self.wake_after(key, wait_s)
+            return item
+        written = await write_status(self.client, self.kind, item, status, now)
+        memory.digest = digest
+        if is_repair:
+            memory.fight.note_repair(_STATUS, self.clock())
+        return written
+
+    def forget(self, key: K) -> None:
+        """The object is gone."""
+        self._written.pop(key, None)
+
+
+def _undated(status: Mapping[str, Any]) -> dict[str, Any]:
+    """A status without when its conditions have changed: whoever changes one back makes that another time."""
+    bare = [{k: v for k, v in c.items() if k != "lastTransitionTime"} for c in status.get("conditions") or ()]
+    return {**status, "conditions": bare}
 
 
 def brings_back(item: Json, children: Mapping[str, Iterable[Json]], wanted: Iterable[Mapping[str, Any]]) -> bool:
