@@ -30,7 +30,8 @@ from draftmark.cluster.kinds import (
     SERVICES,
     Kind,
 )
-from tests.fake_api.server import FakeApi, Request, _merge
+from tests.fake_api.records import Request
+from tests.fake_api.server import FakeApi, merge
 from tests.fake_api.storage import Refusal
 
 Json = dict[str, Any]
@@ -172,7 +173,7 @@ class ScaleApi(FakeApi):
             return live
         if logged.subresource == "status":
             return self.put(kind, key, {**live, "metadata": dict(live["metadata"]), "status": sent["status"]})
-        merged = _merge(json.loads(json.dumps(live)), sent)
+        merged = merge(json.loads(json.dumps(live)), sent)
         return self.put(kind, key, merged)
 
     def _note(self, obj: Json) -> None:

@@ -4,6 +4,8 @@
 """
 
 from tests.fake_api.fixtures import fake_api
-from tests.fake_api.server import Done, FakeApi, PodLog, Request
+from tests.fake_api.pods import PodLog
+from tests.fake_api.records import Done, Request
+from tests.fake_api.server import FakeApi
 
 __all__ = ["Done", "FakeApi", "PodLog", "Request", "fake_api"]

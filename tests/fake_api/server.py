@@ -4,107 +4,41 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
 from draftmark.cluster.kinds import PODS, RIGHTS, Kind
-from tests.fake_api.faults import WRITES, EventFault, Fault, Faults
+from tests.fake_api.faults import Fault, Faults
 from tests.fake_api.fields import Json
-from tests.fake_api.storage import Change, Refusal, Storage, Stored
+from tests.fake_api.pods import POD_PORT, Pods
+from tests.fake_api.records import Done, Request
+from tests.fake_api.storage import Refusal, Storage
+from tests.fake_api.watching import Watching
 
 _SURROGATE_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB]")
 _UNPRINTABLE = re.compile("[\x7f-\x84\x86-\x9f\ufffe\uffff]")
-_POD_PORT = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/:]+):(\d+)/proxy(/.*)")
 
 
-@dataclass(frozen=True)
-class Request:
-    """One line of the server's log."""
-
-    verb: str
-    kind: Kind | None
-    namespace: str
-    name: str
-    subresource: str
-    query: dict[str, str]
-    content_type: str
-    #: The token of who asks.
-    client: str = ""
-
-    @property
-    def is_write(self) -> bool:
-        return self.verb in WRITES
-
-
-@dataclass(frozen=True)
-class Done:
-    """A write that was carried out, whether or not its answer arrived."""
-
-    verb: str
-    kind: Kind
-    name: str
-    subresource: str
-    client: str
-    #: False: it left the object as it was.
-    changed: bool
-    #: Of the server, after the write.
-    version: int
-
-
-@dataclass
-class PodLog:
-    """The log of one container: timestamps and lines. While it is open, who follows waits for more."""
-
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    #: Of the container before its last restart.
-    previous: list[tuple[str, str]] = field(default_factory=list)
-    is_open: bool = False
-
-
-@dataclass
-class _Watcher:
-    kind: Kind
-    selector: dict[str, str]
-    namespace: str
-    response: web.StreamResponse
-    client: str = ""
-    muted: bool = False
-    #: An event that comes after the next one.
-    held: tuple[str, Json] | None = None
-
-    async def send(self, type_: str, obj: Json) -> None:
-        if not self.muted:
-            await self.response.write(json.dumps({"type": type_, "object": obj}).encode() + b"\n")
-
-
-class FakeApi:
+class FakeApi(Watching, Pods):
     """A server on a free port of the loopback. Use as `async with`."""
 
     def __init__(self, kinds: Iterable[Kind] = ()) -> None:
-        self.storage = Storage()
-        self.faults = Faults()
+        storage = Storage()
+        Watching.__init__(self, storage, Faults())
+        Pods.__init__(self, storage)
         self.requests: list[Request] = []
         self.done: list[Done] = []
         #: The Authorization header of each request that had one.
         self.authorizations: list[str] = []
-        #: By pod and container; a pod without an entry has not started.
-        self.logs: dict[tuple[str, str], PodLog] = {}
-        #: What pods answer, by pod, port and path; nothing else is listened to.
-        self.pod_answers: dict[tuple[str, int, str], str] = {}
         #: As with Roles in these namespaces and no ClusterRole; None: everything is allowed.
         self.allowed_namespaces: set[str] | None = None
-        self.bookmark_interval_s = 0.05
         self.url = ""
         #: Requests being answered now, and the most there ever were.
         self.in_flight = 0
         self.most_in_flight = 0
-        self._watchers: list[_Watcher] = []
-        self._watch_tasks: set[asyncio.Task[object]] = set()
         for kind in [*kinds, *dict.fromkeys(right.kind for right in RIGHTS)]:
             self.storage.serve(kind)
 
@@ -175,49 +109,6 @@ class FakeApi:
     def remove(self, kind: Kind, name: str, namespace: str = "default") -> None:
         self.storage.delete(kind, (namespace if kind.namespaced else "", name))
 
-    # What tests do to watches
-
-    def watchers(self, kind: Kind) -> int:
-        return sum(watcher.kind == kind for watcher in self._watchers)
-
-    def is_watched(self, kind: Kind, client: str) -> bool:
-        return any(watcher.kind == kind and watcher.client == client for watcher in self._watchers)
-
-    async def inject(self, kind: Kind, type_: str, obj: Json) -> None:
-        """Send an event that the history does not contain."""
-        for watcher in self._of(kind):
-            await watcher.send(type_, obj)
-
-    async def fail_watches(self, kind: Kind, code: int, reason: str) -> None:
-        """End the watches of a kind with an ERROR event."""
-        for watcher in self._of(kind):
-            await watcher.send("ERROR", Refusal(code, reason, "injected").status())
-            watcher.muted = True
-
-    def cut_watches(self, kind: Kind) -> None:
-        for watcher in self._of(kind):
-            watcher.muted = True
-            transport = watcher.response._req.transport if watcher.response._req else None
-            if transport is not None:
-                transport.abort()
-
-    def mute_watches(self, kind: Kind) -> None:
-        """Half-open connections: they stay, and nothing comes any more."""
-        for watcher in self._of(kind):
-            watcher.muted = True
-
-    def drop_events(self, kind: Kind, number: int) -> None:
-        """The next events of this kind are never delivered to a watch."""
-        self.fault_events(kind=kind, times=number, drop=True)
-
-    def fault_events(self, **rule: object) -> EventFault:
-        fault = EventFault(**rule)  # type: ignore[arg-type]
-        self.faults.events.append(fault)
-        return fault
-
-    def _of(self, kind: Kind) -> list[_Watcher]:
-        return [watcher for watcher in self._watchers if watcher.kind == kind]
-
     # HTTP
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -286,7 +177,7 @@ class FakeApi:
         )
 
     def _route(self, path: str) -> tuple[Kind | None, str, str, str]:
-        if asked := _POD_PORT.fullmatch(path):
+        if asked := POD_PORT.fullmatch(path):
             return PODS, asked[1], asked[2], "proxy"
         for kind in self.storage.objects:
             base = kind.path(None)
@@ -340,7 +231,7 @@ class FakeApi:
             case "patch" if logged.content_type == "application/json-patch+json":
                 return self._json_patch(kind, key, json.loads(body), manager, "dryRun" in logged.query)
             case "patch" if logged.content_type == "application/merge-patch+json":
-                merged = _merge(deepcopy(self.storage.get(kind, key).full()), json.loads(body))
+                merged = merge(deepcopy(self.storage.get(kind, key).full()), json.loads(body))
                 return self.storage.update(kind, key, merged, manager, logged.subresource).full()
             case "patch" if logged.content_type == "application/apply-patch+yaml":
                 if not manager:
@@ -380,179 +271,14 @@ class FakeApi:
             return obj
         return self.storage.update(kind, key, obj, manager).full()
 
-    # Pods
 
-    def _ask_pod(self, path: str) -> web.Response:
-        asked = _POD_PORT.fullmatch(path)
-        assert asked is not None
-        self.storage.get(PODS, (asked[1], asked[2]))
-        answer = self.pod_answers.get((asked[2], int(asked[3]), asked[4]))
-        if answer is None:
-            message = "error trying to reach service: dial tcp: connect: connection refused"
-            raise Refusal(503, "ServiceUnavailable", message)
-        return web.Response(text=answer)
-
-    async def _log(self, request: web.Request, logged: Request) -> web.StreamResponse:
-        query = logged.query
-        key = (logged.namespace, logged.name)
-        container = query.get("container") or self.storage.get(PODS, key).obj["spec"]["containers"][0]["name"]
-        log = self.logs.get((logged.name, container))
-        if log is None:
-            message = f'container "{container}" in pod "{logged.name}" is waiting to start: ContainerCreating'
-            raise Refusal(400, "BadRequest", message)
-        lines = log.previous if query.get("previous") == "true" else log.lines
-        if query.get("previous") == "true" and not lines:
-            message = f'previous terminated container "{container}" in pod "{logged.name}" not found'
-            raise Refusal(400, "BadRequest", message)
-        first = max(len(lines) - int(query.get("tailLines", len(lines))), 0)
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        while True:
-            for at, line in lines[first:]:
-                # Whole seconds, as in the real one.
-                if at[:19] >= query.get("sinceTime", "")[:19]:
-                    stamp = f"{at} " if query.get("timestamps") == "true" else ""
-                    await response.write(f"{stamp}{line}\n".encode())
-            first = len(lines)
-            if query.get("follow") != "true" or not log.is_open or key not in self.storage.objects[PODS]:
-                return response
-            await asyncio.sleep(0.01)
-
-    # List and watch
-
-    def _list(self, request: web.Request, logged: Request, *, as_of: int | None = None) -> Json:
-        kind = logged.kind
-        assert kind is not None
-        limit = int(logged.query.get("limit", "0"))
-        after, version = "", self.storage.version if as_of is None else as_of
-        if token := logged.query.get("continue"):
-            after, at = token.rsplit("@", 1)
-            version = int(at)
-            if version < self.storage.oldest[kind]:
-                raise Refusal(410, "Expired", "the provided continue parameter is too old")
-        items: list[Json] = []
-        more = ""
-        for key, obj in sorted(self._at(kind, version).items()):
-            text = "/".join(key)
-            if text <= after or not _selected(obj, logged.query, logged.namespace):
-                continue
-            if limit and len(items) == limit:
-                more = (
-                    f"{'/'.join((items[-1]['metadata'].get('namespace', ''), items[-1]['metadata']['name']))}@{version}"
-                )
-                break
-            items.append(obj)
-        if "PartialObjectMetadataList" in request.headers.get("Accept", ""):
-            items = [{"metadata": item["metadata"]} for item in items]
-        elif kind.group != "draftmark.dev":
-            # As the real one: items of built-in kinds do not name their kind.
-            items = [{k: v for k, v in item.items() if k not in ("apiVersion", "kind")} for item in items]
-        return {
-            "kind": f"{kind.kind}List",
-            "apiVersion": kind.api_version,
-            "metadata": {"resourceVersion": str(version), **({"continue": more} if more else {})},
-            "items": items,
-        }
-
-    def _at(self, kind: Kind, version: int) -> dict[tuple[str, str], Json]:
-        """All objects as they were at a version: later pages show the same moment as the first."""
-        objects = {key: stored.full() for key, stored in self.storage.objects[kind].items()}
-        for change in reversed(self.storage.history[kind]):
-            if change.version <= version:
-                break
-            metadata = (change.after or change.before or {})["metadata"]
-            key = (metadata.get("namespace", ""), metadata["name"])
-            if change.before is None:
-                objects.pop(key, None)
-            else:
-                objects[key] = change.before
-        return objects
-
-    async def _watch(self, request: web.Request, logged: Request) -> web.StreamResponse:
-        kind = logged.kind
-        assert kind is not None
-        sent = int(logged.query.get("resourceVersion") or self.storage.version)
-        self.storage.since(kind, sent)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-        watcher = _Watcher(kind, {}, logged.namespace, response, logged.client)
-        self._watchers.append(watcher)
-        task = asyncio.current_task()
-        assert task is not None
-        self._watch_tasks.add(task)
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + float(logged.query.get("timeoutSeconds", "3600"))
-        try:
-            while loop.time() < ends and request.transport is not None:
-                try:
-                    changes = self.storage.since(kind, sent)
-                except Refusal as refusal:
-                    await watcher.send("ERROR", refusal.status())
-                    break
-                except KeyError:  # the kind was removed
-                    break
-                for change in changes:
-                    sent = change.version
-                    await self._deliver(watcher, logged, change)
-                if await self._nothing_new(kind, sent, ends) and not self.storage.is_news(kind, sent):
-                    await self._send_held(watcher)
-                    sent = max(sent, self.storage.version)
-                    metadata = {"resourceVersion": str(sent), "creationTimestamp": None}
-                    await watcher.send("BOOKMARK", {"kind": kind.kind, "metadata": metadata})
-        except (ConnectionResetError, asyncio.CancelledError):
-            pass
-        finally:
-            self._watch_tasks.discard(task)
-            self._watchers.remove(watcher)
-        return response
-
-    async def _nothing_new(self, kind: Kind, sent: int, ends: float) -> bool:
-        """Wait for a change; True when a bookmark is due first."""
-        left = min(self.bookmark_interval_s, max(ends - asyncio.get_running_loop().time(), 0.0))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(left), self.storage.changed:
-                await self.storage.changed.wait_for(lambda: self.storage.is_news(kind, sent))
-                return False
-        return True
-
-    async def _deliver(self, watcher: _Watcher, logged: Request, change: Change) -> None:
-        before = change.before if change.before and _selected(change.before, logged.query, logged.namespace) else None
-        after = change.after if change.after and _selected(change.after, logged.query, logged.namespace) else None
-        if before is None and after is None:
-            return
-        event = ("MODIFIED" if before else "ADDED", after) if after is not None else ("DELETED", _gone(change))
-        fault = self.faults.match_event(watcher.kind)
-        if fault is not None:
-            if fault.drop:
-                return
-            if fault.swap and watcher.held is None:
-                watcher.held = event
-                return
-            if fault.late_s is not None:
-                await asyncio.sleep(fault.late_s)
-        await watcher.send(*event)
-        if fault is not None and fault.twice:
-            await watcher.send(*event)
-        await self._send_held(watcher)
-
-    async def _send_held(self, watcher: _Watcher) -> None:
-        held, watcher.held = watcher.held, None
-        if held is not None:
-            await watcher.send(*held)
-
-
-def _gone(change: Change) -> Json:
-    assert change.before is not None
-    return {**change.before, "metadata": {**change.before["metadata"], "resourceVersion": str(change.version)}}
-
-
-def _merge(obj: Json, patch: Json) -> Json:
+def merge(obj: Json, patch: Json) -> Json:
     """RFC 7386; the resourceVersion of what was read is no precondition."""
     for key, value in patch.items():
         if value is None:
             obj.pop(key, None)
         else:
-            obj[key] = _merge(obj.get(key) or {}, value) if isinstance(value, dict) else value
+            obj[key] = merge(obj.get(key) or {}, value) if isinstance(value, dict) else value
     return obj
 
 
@@ -565,15 +291,6 @@ def _verb(request: web.Request, name: str) -> str:
     if request.method == "GET":
         return "watch" if request.query.get("watch") == "true" else "get" if name else "list"
     return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[request.method]
-
-
-def _selected(obj: Json, query: dict[str, str], namespace: str) -> bool:
-    metadata = obj["metadata"]
-    if namespace and metadata.get("namespace") != namespace:
-        return False
-    labels = metadata.get("labels") or {}
-    wanted = (part.partition("=") for part in query.get("labelSelector", "").split(",") if part)
-    return all(labels.get(key) == value if equal else key in labels for key, equal, value in wanted)
 
 
 def _read_as_yaml(body: bytes) -> Json:
@@ -591,6 +308,3 @@ def _abort(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
-
-
-__all__ = ["Done", "FakeApi", "PodLog", "Request", "Stored"]
