@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -105,6 +106,9 @@ class Cluster:
     _brought: dict[str, str] = field(default_factory=dict)
     _addresses: int = 0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    #: Of the writes that were done: how many were looked at for Leases, and who did the last one.
+    _leases_seen: int = 0
+    _lease_writer: str = ""
 
     async def __aenter__(self) -> Self:
         self.api = await FakeApi().__aenter__()
@@ -134,7 +138,14 @@ class Cluster:
     def operator(self) -> OperatorProcess:
         return self.processes[-1]
 
-    def start(self, identity: str = "operator", *, skew_s: float = 0.0) -> OperatorProcess:
+    def start(
+        self,
+        identity: str = "operator",
+        *,
+        skew_s: float | None = None,
+        is_older: bool = False,
+        namespace: str = OPERATOR_NAMESPACE,
+    ) -> OperatorProcess:
         """Start an operator; its requests carry its number as their token."""
         number = len(self.processes)
         file = self.folder / f"{self.label}-{number}.yaml"
@@ -142,7 +153,7 @@ class Cluster:
         process = OperatorProcess(
             Settings(
                 defaults=Defaults(),
-                namespace=OPERATOR_NAMESPACE,
+                namespace=namespace,
                 identity=identity,
                 http_port=0,
                 workers=4,
@@ -154,18 +165,20 @@ class Cluster:
                 lease=self.lease,
                 constants={**_CONSTANTS, **self.constants},
                 skew_s=skew_s,
+                is_older=is_older,
             ),
             self.folder / f"{self.label}-{number}.log",
         )
         self.processes.append(process)
-        self._tasks.append(asyncio.create_task(self._keep(process, identity, skew_s), name=f"kubelet {number}"))
+        again = partial(self.start, identity, skew_s=skew_s, is_older=is_older, namespace=namespace)
+        self._tasks.append(asyncio.create_task(self._keep(process, again), name=f"kubelet {number}"))
         return process
 
-    async def _keep(self, process: OperatorProcess, identity: str, skew_s: float) -> None:
+    async def _keep(self, process: OperatorProcess, start_again: Callable[[], OperatorProcess]) -> None:
         await process.ended.wait()
         self.at_end(process)
         if self.restarts and len(self.processes) < _MOST_PROCESSES:
-            self.start(identity, skew_s=skew_s)
+            start_again()
 
     def client_of(self, process: OperatorProcess) -> str:
         """The token of its requests."""
@@ -173,10 +186,14 @@ class Cluster:
 
     def leader(self) -> OperatorProcess | None:
         """The process that wrote its name into the Lease, if it runs."""
-        holder = self.lease_holder()
-        took = [r.client for r in self.api.requests if r.kind == LEASES and r.is_write] if holder else []
-        found = self.processes[int(took[-1].rpartition("-")[2])] if took else None
-        return found if found is not None and found.exit_status is None else None
+        for done in self.api.done[self._leases_seen :]:
+            if done.kind == LEASES:
+                self._lease_writer = done.client
+        self._leases_seen = len(self.api.done)
+        if not self._lease_writer or not self.lease_holder():
+            return None
+        found = self.processes[int(self._lease_writer.rpartition("-")[2])]
+        return found if found.exit_status is None else None
 
     def kill(self) -> None:
         """SIGKILL the operator and give its Lease to nobody: that it expires is tested elsewhere, and takes 15 s."""
@@ -184,12 +201,17 @@ class Cluster:
         self.free_lease()
 
     def lease_holder(self) -> str:
-        lease = self.api.see(LEASES, LEASE_NAME, OPERATOR_NAMESPACE)
-        return str(lease["spec"]["holderIdentity"]) if lease is not None else ""
+        lease = self.api.storage.objects[LEASES].get((OPERATOR_NAMESPACE, LEASE_NAME))
+        return str(lease.obj["spec"]["holderIdentity"]) if lease is not None else ""
 
     def free_lease(self) -> None:
         if self.lease_holder():
             self.api.edit(LEASES, LEASE_NAME, lambda lease: lease["spec"].update(holderIdentity=""), OPERATOR_NAMESPACE)
+
+    def let_start(self, role: str) -> None:
+        """Pods of a role become ready from now on."""
+        self.waiting.discard(role)
+        self._run_kubelet()
 
     # Waiting
 
@@ -206,12 +228,12 @@ class Cluster:
         """Wait until the operator leads, has heard of everything and means to do nothing any more, and a statement is
         true."""
         deadline = asyncio.get_running_loop().time() + within_s
-        quiet_since, version = asyncio.get_running_loop().time(), (-1, -1)
+        quiet_since, version = asyncio.get_running_loop().time(), -1
+        news = _News(self.api)
         while True:
             now = asyncio.get_running_loop().time()
             assert now < deadline, self.describe()
-            seen = len([r for r in self.api.requests if r.kind != LEASES])
-            present = (self._versions(), seen)
+            present = news.count()
             if present != version:
                 quiet_since, version = now, present
                 for process in self.processes:
@@ -221,9 +243,6 @@ class Cluster:
             if leader is not None and is_heard and leader.is_idle and now - quiet_since >= 0.2 and holds():
                 return
             await asyncio.sleep(0.02)
-
-    def _versions(self) -> int:
-        return sum(len(history) for kind, history in self.api.storage.history.items() if kind != LEASES)
 
     def describe(self) -> str:
         """What there is, for the message of a test that waited in vain."""
@@ -379,6 +398,22 @@ class Cluster:
                 if config is not None and self._brought.get(pod["metadata"]["uid"]) != asked:
                     self._brought[pod["metadata"]["uid"]] = asked
                     self.gateways.take_over(pod["status"]["podIP"], config.obj)
+
+
+class _News:
+    """Counts what happens at the API server, Leases aside, without counting anything twice."""
+
+    def __init__(self, api: FakeApi) -> None:
+        self._api = api
+        self._seen = self._requests = 0
+
+    def count(self) -> int:
+        """Requests and versions of objects."""
+        requests = self._api.requests
+        self._requests += sum(r.kind != LEASES for r in requests[self._seen :])
+        self._seen = len(requests)
+        history = self._api.storage.history
+        return self._requests + sum(len(changes) for kind, changes in history.items() if kind != LEASES)
 
 
 class Gateways(FakeGateways):

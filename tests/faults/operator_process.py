@@ -14,20 +14,21 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from draftmark import decide
 from draftmark.cluster.lease import LeaseLock
 from draftmark.controller import main, reconcile
 from draftmark.controller.gateways import Gateways
 from draftmark.controller.logs import set_up_logging
 from draftmark.controller.main import Operator
 from draftmark.controller.prove import prove
-from draftmark.controller.reconcile import Reconciler
+from draftmark.render import gateway_config
 from draftmark.settings import Settings
+from tests.faults import clock
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.faults.preloaded"])
@@ -51,13 +52,15 @@ class Tuning:
         pod_port: Where all pods listen.
         lease: Arguments of the LeaseLock.
         constants: Values by `module:name`.
-        skew_s: How much its wall clock is ahead.
+        skew_s: How much its wall clock is ahead at first; None: it is the machine's, and cannot be set.
+        is_older: Whether it stands for a version before this one.
     """
 
     pod_port: int
     lease: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
-    skew_s: float = 0.0
+    skew_s: float | None = None
+    is_older: bool = False
 
 
 class OperatorProcess:
@@ -67,7 +70,9 @@ class OperatorProcess:
         self.log = log
         #: Looks in a row at which there was nothing to do.
         self._idle = _FORKS.RawValue("i", 0)
-        self._process = _FORKS.Process(target=_run, args=(settings, tuning, str(log), self._idle), daemon=True)
+        self._ahead_s = _FORKS.RawValue("d", tuning.skew_s or 0.0)
+        shared = (self._idle, self._ahead_s)
+        self._process = _FORKS.Process(target=_run, args=(settings, tuning, str(log), *shared), daemon=True)
         self._process.start()
         self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -100,6 +105,10 @@ class OperatorProcess:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def set_clock(self, by_s: float) -> None:
+        """Set its wall clock forward, or back."""
+        self._ahead_s.value += by_s
+
     async def wait(self, within_s: float) -> int:
         """Wait until it has ended; its exit status."""
         async with asyncio.timeout(within_s):
@@ -121,7 +130,7 @@ class OperatorProcess:
         self.ended.set()
 
 
-def _run(settings: Settings, tuning: Tuning, log: str, idle: Any) -> None:
+def _run(settings: Settings, tuning: Tuning, log: str, idle: Any, ahead_s: Any) -> None:
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -131,19 +140,31 @@ def _run(settings: Settings, tuning: Tuning, log: str, idle: Any) -> None:
         assert hasattr(import_module(path), name), place
         setattr(import_module(path), name, value)
 
-    def now() -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=tuning.skew_s)
-
+    if tuning.skew_s is not None:
+        clock.take_over(ahead_s)
+    if tuning.is_older:
+        _grow_older()
     for module, name, what in (
-        (main, "Gateways", partial(Gateways, port=tuning.pod_port, now=now)),
-        (main, "Reconciler", partial(Reconciler, now=now)),
-        (main, "LeaseLock", partial(LeaseLock, now=now, **tuning.lease)),
+        (main, "Gateways", partial(Gateways, port=tuning.pod_port)),
+        (main, "LeaseLock", partial(LeaseLock, **tuning.lease)),
         (reconcile, "prove", partial(prove, port=tuning.pod_port)),
     ):
         setattr(module, name, what)
     # Nothing here has a certificate, and reading those of the system takes as long as all else of a start.
     os.environ |= {"LOGNAME": "draftmark", "SSL_CERT_FILE": os.devnull}
     sys.exit(asyncio.run(_operate(settings, idle)))
+
+
+def _grow_older() -> None:
+    """As versions differ: other contents of a child, a child that only the later one makes, of a kind that the earlier one
+    does not know."""
+    for module, name, what in (
+        (gateway_config, "SLACK_S", gateway_config.SLACK_S + 5),
+        (decide, "render_network_policies", lambda *_, **__: []),
+        (decide, "OWNED_KINDS", tuple(k for k in decide.OWNED_KINDS if k != "NetworkPolicy")),
+    ):
+        assert hasattr(module, name), name
+        setattr(module, name, what)
 
 
 async def _operate(settings: Settings, idle: Any) -> int:

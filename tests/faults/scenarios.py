@@ -83,6 +83,19 @@ SCALE_UP: Final = Scenario("scale up", {"replicas": 2}, _edit(replicas=4), lambd
 SCALE_DOWN: Final = Scenario("scale down", {"replicas": 3}, _edit(replicas=1), lambda c: c.is_ready())
 #: Another revision, pod by pod.
 ROLL: Final = Scenario("roll", {"replicas": 2}, _edit(workload={"concurrency": 8}), lambda c: c.is_ready())
+#: The same two, with an eye on the clock.
+UPDATE_IN_TIME: Final = Scenario(
+    "update in time",
+    {"replicas": 1},
+    _edit(workload={"concurrency": 8}, rollout={"strategy": "recreate", "progressDeadline": "5m"}),
+    lambda c: c.is_ready(),
+)
+ROLL_IN_TIME: Final = Scenario(
+    "roll in time",
+    {"replicas": 2},
+    _edit(workload={"concurrency": 8}, rollout={"progressDeadline": "5m"}),
+    lambda c: c.is_ready(),
+)
 DELETE: Final = Scenario("delete", {"replicas": 2}, lambda c: c.api.remove(INFERENCE_SERVICES, "llama"), _is_gone)
 GATEWAY: Final = Scenario(
     "model gateway", {"replicas": 1}, lambda c: c.api.add(MODEL_GATEWAYS, _model_gateway()), _gateway_is_ready
@@ -242,9 +255,9 @@ class Scenarios:
         return Run.of(cluster, begun, events=events, proofs=proofs)
 
 
-async def each(points: Iterable[T], case: Callable[[T], Awaitable[list[str]]]) -> list[str]:
+async def each(points: Iterable[T], case: Callable[[T], Awaitable[list[str]]], *, at_once: int = AT_ONCE) -> list[str]:
     """Run a case at each point, side by side; everything that is wrong, with its point."""
-    turns = asyncio.Semaphore(AT_ONCE)
+    turns = asyncio.Semaphore(at_once)
 
     async def one(point: T) -> list[str]:
         async with turns:

@@ -1,27 +1,29 @@
-"""Two replicas: one leads, and what it is that ends that (cases 2, 21 to 25, and high availability)."""
+"""Two replicas: one leads, and what it is that ends that (cases 21 to 25)."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import yaml
-
-from draftmark.cluster.kinds import EVENTS, INFERENCE_SERVICES, LEASES
-from tests.faults.cluster import Cluster, kubeconfig, service
-from tests.faults.scenarios import CREATE, ROLL, Run, Scenarios, each
+from draftmark.cluster.kinds import CONFIG_MAPS, LEASES, NETWORK_POLICIES, PODS
+from tests.faults.cluster import Cluster
+from tests.faults.operator_process import OperatorProcess
+from tests.faults.scenarios import (
+    CREATE,
+    DELETE,
+    ROLL,
+    Run,
+    Scenarios,
+    each,
+)
 
 #: A quarter of the operator's own, so that a pause of eight seconds is one of half a minute.
 _LEASE = {"duration_s": 4.0, "renew_deadline_s": 2.5, "retry_s": 0.4, "margin_s": 0.7}
 #: Writes that the change of leaders explains.
 _ANEW = 8
-#: Seconds from the death of a leader until another one leads, with the operator's own Lease.
-_FAILOVER_S = 20.0
+#: Writes of a version that takes over from another one: the gateway's configuration and its pods, and what of it is told.
+_OF_ANOTHER_VERSION = 8
+#: Writes of two that both lead, until they back off.
+_FIGHT = 40
 
 
 async def _roll(scenarios: Scenarios, cluster: Cluster, number: int, strike: Any, skews: tuple[float, float]) -> Run:
@@ -50,8 +52,10 @@ async def test_a_paused_leader_that_wakes_up_writes_nothing(scenarios: Scenarios
             strike = {"before": lambda: cluster.processes[0].send(signal.SIGSTOP)}
             run = await _roll(scenarios, cluster, number, strike, (0.0, 0.0))
             assert await cluster.processes[0].wait(20) == 1
-            # The write that was on its way when it was stopped is the last one of it.
-            assert [w for w in run.writes if w.client == "operator-0"] == list(run.writes[:number])
+            # What was on its way when it was stopped is the last of it.
+            clients = [w.client for w in run.writes]
+            assert clients == sorted(clients)
+            assert clients[number - 1 : number] == ["operator-0"]
             return run.differs_from(usual, writes=_ANEW)
 
     problems = await each((2, 5, 7), paused_at)
@@ -73,6 +77,80 @@ async def test_clocks_differ(scenarios: Scenarios) -> None:
 
     problems = await each((600.0, -600.0), differ_by)
     assert not problems, "\n".join(problems)
+
+
+async def test_two_versions_take_turns(scenarios: Scenarios) -> None:
+    """Case 24: an upgrade with a standby, a leader of before that was only paused, a way back, and the upgrade again. Each
+    brings the children to its own form once, and the engines run on."""
+    usual, snapshot = await scenarios.usual(CREATE), await scenarios.at_rest(DELETE)
+    assert snapshot is not None
+    async with scenarios.cluster("versions", lease=_LEASE) as cluster:
+        cluster.restore(snapshot)
+        older = cluster.start("older", is_older=True)
+        await cluster.settled()
+        policies = len(cluster.all(NETWORK_POLICIES))
+        pods = {p["metadata"]["uid"] for p in cluster.all(PODS)}
+        forms = [_form(cluster)]
+
+        async def leads(version: OperatorProcess) -> int:
+            """Writes until it has done all it wants to."""
+            begun = len(cluster.api.done)
+            await cluster.until(lambda: cluster.leader() is version)
+            await cluster.settled(holds=cluster.is_ready)
+            forms.append(_form(cluster))
+            assert {w.client for w in cluster.writes(begun)} <= {cluster.client_of(version)}
+            return len(cluster.writes(begun))
+
+        newer = cluster.start("newer")
+        older.send(signal.SIGSTOP)
+        assert await leads(newer) <= _OF_ANOTHER_VERSION
+        # It wakes up beside the other one, ends, and stands by from then on.
+        begun = len(cluster.api.done)
+        older.send(signal.SIGCONT)
+        assert await older.wait(20) == 1
+        await cluster.until(lambda: len(cluster.processes) == 3)
+        await cluster.settled(holds=cluster.is_ready)
+        assert cluster.writes(begun) == []
+
+        # Who is told to stop from here on is not started again: its Deployment has the other version's pods.
+        cluster.restarts, older = False, cluster.operator
+        newer.send(signal.SIGTERM)
+        assert await leads(older) <= _OF_ANOTHER_VERSION
+        newer = cluster.start("newer")
+        older.send(signal.SIGTERM)
+        assert await leads(newer) <= _OF_ANOTHER_VERSION
+        assert forms[0] == forms[2] != forms[1] == forms[3]
+        assert len(cluster.all(NETWORK_POLICIES)) == policies, "the one before does not know them"
+        assert {p["metadata"]["uid"] for p in cluster.all(PODS)} == pods
+        assert Run.of(cluster).is_alike(usual) == []
+
+
+def _form(cluster: Cluster) -> Any:
+    """What the versions do not agree upon."""
+    [config] = cluster.all(CONFIG_MAPS)
+    return config["data"]
+
+
+async def test_two_versions_that_both_lead_do_not_fight_without_end(scenarios: Scenarios) -> None:
+    """Case 24: with a Lease each, as two installations have. After a few rounds each backs off and says so; when the older
+    one has gone what the newer one wants is there."""
+    usual, snapshot = await scenarios.usual(CREATE), await scenarios.at_rest(DELETE)
+    assert snapshot is not None
+    constants = {"draftmark.cluster.contention:_FIRST_WAIT_S": 3.0}
+    async with scenarios.cluster("fight", constants=constants) as cluster:
+        cluster.restore(snapshot)
+        newer = cluster.start("newer")
+        await cluster.settled()
+        begun = len(cluster.api.done)
+        older = cluster.start("older", is_older=True, namespace="elsewhere")
+        await cluster.until(lambda: cluster.condition("Contended")["status"] == "True")
+        await asyncio.sleep(2.0)
+        fought = len(cluster.writes(begun))
+        assert fought <= _FIGHT
+        cluster.restarts = False
+        older.send(signal.SIGTERM)
+        assert await older.wait(15) == 0
+        await cluster.settled(holds=lambda: cluster.leader() is newer and Run.of(cluster).is_alike(usual) == [])
 
 
 async def test_only_the_other_replica_reaches_the_api_server(scenarios: Scenarios) -> None:
@@ -106,61 +184,3 @@ async def test_the_lease_is_taken_while_writing(scenarios: Scenarios) -> None:
             cluster, ROLL, wait, arm=lambda: cluster.api.fault(verb="write", nth=7, before=take, latency_s=3.0)
         )
         assert run.differs_from(usual, writes=_ANEW) == []
-
-
-# The program itself
-
-
-class Program:
-    """`draftmark run`, as the image starts it, with the operator's own Lease."""
-
-    def __init__(self, cluster: Cluster, number: int) -> None:
-        #: Of its requests, and its name in the Lease.
-        self.token = f"program-{number}"
-        file = cluster.folder / f"program-{number}.yaml"
-        file.write_text(yaml.safe_dump(kubeconfig(cluster.api.url, token=self.token)))
-        self.log = (cluster.folder / f"program-{number}.log").open("w")
-        arguments = ["--kubeconfig", str(file), "--identity", self.token, "--namespace", "ops", "--http-port", "0"]
-        command = [sys.executable, "-m", "draftmark.cli", "run", *arguments]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=environment)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
-        self.log.close()
-
-
-@contextmanager
-def programs(cluster: Cluster, count: int) -> Iterator[list[Program]]:
-    started: list[Program] = []
-    try:
-        for number in range(count):
-            started.append(Program(cluster, number))
-        yield started
-    finally:
-        for program in started:
-            program.close()
-
-
-async def test_a_standby_leads_within_twenty_seconds(scenarios: Scenarios) -> None:
-    """High availability and case 1: the real program, SIGKILL of the leader at a write; then SIGTERM (case 2)."""
-    async with scenarios.cluster("programs") as cluster:
-        with programs(cluster, 2) as both:
-            await cluster.until(cluster.lease_holder)
-            [leader] = [p for p in both if cluster.lease_holder().startswith(f"{p.token}_")]
-            [other] = [p for p in both if p is not leader]
-            await cluster.until(lambda: cluster.api.is_watched(INFERENCE_SERVICES, leader.token))
-            cluster.api.fault(verb="write", client=leader.token, nth=5, after=leader.process.kill, lost_answer=True)
-            cluster.api.add(INFERENCE_SERVICES, service())
-            await cluster.until(lambda: leader.process.poll() is not None)
-            began = time.monotonic()
-            await cluster.until(lambda: cluster.api.is_watched(INFERENCE_SERVICES, other.token), _FAILOVER_S)
-            assert time.monotonic() - began <= _FAILOVER_S
-            # Its gateways listen on a port that is not there, so the service comes as far as that.
-            await cluster.until(lambda: (cluster.see().get("status") or {}).get("readyReplicas") == 1)
-            made = [(w.kind, w.name) for w in cluster.writes() if w.verb == "create" and w.kind != EVENTS]
-            assert len(made) == len(set(made)) == len((await scenarios.usual(CREATE)).created)
-            other.process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(other.process.wait, 15) == 0
-            assert cluster.lease_holder() == ""
