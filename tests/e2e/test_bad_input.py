@@ -178,7 +178,7 @@ def test_a_service_that_cannot_work_says_why_and_what_to_do(applied: Applied, ba
         pytest.param(inference_service("n" * 41), "longer than 40 characters: choose a shorter name", id="long name"),
         pytest.param(
             inference_service("bad-engine", engine={"name": "llama-ccp"}),
-            'Unsupported value: "llama-ccp": supported values: "llama-cpp"',
+            'Unsupported value: "llama-ccp": supported values: "auto", "llama-cpp"',
             id="unknown engine",
         ),
         pytest.param(
