@@ -196,7 +196,7 @@ async def test_each_process_lives_for_one_write(scenarios: Scenarios, scenario: 
             cluster.api.faults.add(OfTheDead(dead=dead, reset=True))
             cluster.api.fault(verb="write", times=None, after=kill, lost_answer=True)
 
-        run = await scenarios.run(cluster, scenario, arm=arm, at_rest=False, within_s=2 * WITHIN_S)
+        run = await scenarios.run(cluster, scenario, arm=arm, at_rest=False, within_s=WITHIN_S)
         assert Counter(w.client for w in run.writes) == dict.fromkeys(dead, 1)
         assert run.differs_from(usual, writes=_ANEW) == []
 
