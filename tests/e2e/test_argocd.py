@@ -91,6 +91,11 @@ def _told(item: Json) -> dict[str, tuple[str, str]]:
     return {c["type"]: (c["status"], c["reason"]) for c in item.get("status", {}).get("conditions") or ()}
 
 
+def _status(namespace: Namespace, name: str, condition: str) -> str | None:
+    found = namespace.conditions(name).get(condition)
+    return str(found["status"]) if found is not None else None
+
+
 def _paths(one: Any, other: Any, at: str) -> set[str]:
     """Where two values differ; a field that is absent is not one that is null."""
     if isinstance(one, dict) and isinstance(other, dict):
@@ -260,6 +265,8 @@ def test_a_service_at_zero_is_suspended(application: Application) -> None:
     namespace.tools.kubectl("scale", f"{RESOURCE}/plain", "--replicas=0", f"--namespace={NAMESPACE}")
     eventually("it is at zero", lambda: _reason(namespace, "plain") == "ScaledToZero", within_s=40)
     eventually("nothing runs", lambda: not namespace.pods("plain"), within_s=40)
+    # The pods are gone a moment before the status has counted them.
+    eventually("it has settled", lambda: _status(namespace, "plain", "Reconciling") == "False", within_s=20)
     application.tell("scaled-to-zero", "plain")
     application.sync("plain")
     assert application.differences("plain") == set()
