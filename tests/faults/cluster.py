@@ -52,6 +52,9 @@ _CONSTANTS = {
     "draftmark.cluster.informer:_LONGEST_BACKOFF_S": 0.5,
     "draftmark.cluster.client:_READ_BACKOFF_S": 0.02,
 }
+#: Outlasts seconds in which the test's own process is not scheduled, and with it the API server of all its cases.
+#: Whoever ends, leaves the Lease free; cases about the Lease bring their own.
+_LASTING_LEASE = {"duration_s": 60.0, "renew_deadline_s": 50.0}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _COUNTED = ("resourceVersion", "creationTimestamp", "generation", "managedFields")
 
@@ -92,7 +95,7 @@ class Cluster:
     folder: Path
     label: str = "case"
     constants: Mapping[str, float] = field(default_factory=dict)
-    lease: Mapping[str, float] = field(default_factory=dict)
+    lease: Mapping[str, float] = field(default_factory=_LASTING_LEASE.copy)
     resync_s: float = 600.0
     #: Roles whose pods do not become ready.
     waiting: set[str] = field(default_factory=set)

@@ -103,7 +103,7 @@ async def _a_paused_leader_writes_nothing(scenarios: Scenarios) -> list[str]:
     """Case 25: SIGSTOP at a write of a rollout, and SIGCONT when that is long over."""
     usual, snapshot = await scenarios.usual(ROLL), await scenarios.at_rest(ROLL)
     assert snapshot is not None
-    async with scenarios.cluster("paused") as cluster:
+    async with scenarios.cluster("paused", lease={}) as cluster:
         cluster.restore(snapshot)
         paused = cluster.start("a")
         await cluster.settled()
