@@ -50,7 +50,8 @@ def tools(cluster: Cluster) -> Iterator[Tools]:
         for resource in ("crd", "clusterrole"):
             ours = [name for name in named(found, resource) if "draftmark" in name]
             if ours:
-                found.kubectl("delete", resource, *ours, "--timeout=30s")
+                # The API server looks every 5 s, for a minute, whether a kind's objects are gone, and then once more.
+                found.kubectl("delete", resource, *ours, "--timeout=120s")
         # Nothing is left that would hold a namespace back, but the controller is told late of definitions that went.
         found.kubectl("delete", "namespace", NAMESPACE, MODELS, "--timeout=60s")
 
