@@ -134,10 +134,12 @@ _MODAL: Final = "modal-labs/modal-client#2797: memory that nvidia-smi reports pe
 _ROCM: Final = "ROCm documentation, AMD GPU specifications: VRAM and LLVM target"
 
 #: The link domains. SXM boards of eight (HGX, DGX) have a switch: `nvidia-smi topo -m` shows NV18 between all eight in
-#: vllm-project/vllm#13582 (H200), vllm-project/vllm#16336 and unslothai/unsloth#3872 (B200), NV8 in sgl-project/sglang#2889
-#: (H800). GB200: NV18 between the four GPUs of a tray (sgl-project/sglang#11208); the domain of 72 is many nodes. V100 SXM2:
-#: eight in two quads, fully meshed inside a quad only (NVIDIA, DGX-1 system architecture white paper). H100 NVL: pairs, by
-#: bridge (NVIDIA, H100 data sheet). Bridges of other PCIe cards are an option that nobody can see from here: 1.
+#: NVIDIA/nccl#1264 (H100), vllm-project/vllm#13582 (H200), vllm-project/vllm#16336 and unslothai/unsloth#3872 (B200), NV12 in
+#: NVIDIA/nccl#1505 (A100), NV8 in sgl-project/sglang#2889 (H800); boards of four have fewer devices (NVIDIA/nccl#1617). GB200:
+#: NV18 between the four GPUs of a tray (sgl-project/sglang#11208); the domain of 72 is many nodes. V100 SXM2: a cube of eight
+#: with the diagonals of two faces (NVIDIA's text on the DGX-1, iitr.ac.in/dgx): all connected are the four of such a face
+#: only. H100 NVL: a bridge for two cards (aiminingco.com/gpu/h100-nvl/specs). Bridges of other PCIe cards are an option that
+#: nobody can see from here: 1.
 CATALOGUE: Final[tuple[Accelerator, ...]] = (
     # Blackwell
     _nvidia("NVIDIA-GB200", 189471, "10.0", 4, _printed("NVIDIA GB200, 189471 MiB")),
@@ -195,8 +197,11 @@ CATALOGUE: Final[tuple[Accelerator, ...]] = (
     _nvidia("Quadro-RTX-6000", 24576, "7.5", 1, "akash-network/provider-configs#81: nvidia-smi"),
     _nvidia("Tesla-V100-SXM2-32GB", 32768, "7.0", 4, _printed("Tesla V100-SXM2-32GB, 32768 MiB")),
     _nvidia("Tesla-V100-SXM2-16GB", 16384, "7.0", 4, _printed("Tesla V100-SXM2-16GB, 16384 MiB")),
-    # AMD Instinct. A device of an MI250X is one of its two dies, with half of the 128 GiB. Links: AMD, Instinct MI300X and
-    # MI350 platform pages (eight modules, each linked to each); of an MI250X and an MI210 it depends on the server.
+    # AMD Instinct. A device of an MI250X is one of its two dies, with half of the 128 GiB: four cards are eight devices
+    # (Hugging Face Optimum documentation, AMD Instinct GPU connectivity). Links: `rocm-smi` shows one hop of equal weight
+    # between all eight MI355X in vllm-project/vllm#40008. Of MI300X, MI325X and MI350X no such output was found; they are
+    # taken for alike, being modules of the same boards of eight. Between MI250X the weights differ
+    # (vllm-project/vllm#40771), and of MI210 nothing is known.
     Accelerator(
         product="AMD_Instinct_MI355X_OAM",
         vendor="amd",
