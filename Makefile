@@ -65,7 +65,7 @@ contract: setup .venv-contract/.ready ## Command lines of SGLang against its own
 
 test: check ## Everything that CI runs
 	$(PY) -m e2e.prepare
-	$(PY) -m pytest --numprocesses=3 --dist=load
+	$(PY) -m pytest --numprocesses=3 --dist=load --durations=25 --durations-min=8
 
 bench: setup ## Ratios and rates; figures in docs/ come from here
 	$(PY) -m bench
