@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "operator"))
 
+from tests.capability_page import PAGE, page  # noqa: E402
 from tests.golden_cases import golden_cases  # noqa: E402, the package lies in operator/
 from tests.planner.plan_cases import CASES, FOLDER  # noqa: E402
 
@@ -21,6 +22,9 @@ def main() -> None:
         if not plan.file.is_file() or plan.file.read_text("utf-8") != plan.text():
             plan.file.write_text(plan.text(), "utf-8")
             print(f"wrote {plan.file.relative_to(ROOT)}")
+    if not PAGE.is_file() or PAGE.read_text("utf-8") != page():
+        PAGE.write_text(page(), "utf-8")
+        print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

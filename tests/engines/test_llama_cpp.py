@@ -18,6 +18,7 @@ from draftmark.engines.flag_table import check_args
 from draftmark.engines.llama_cpp import RESERVED, START_BASE_S, LlamaCpp
 from draftmark.engines.start_budget import START_MAX_S, START_UNKNOWN_S
 from draftmark.plan import Layout, Plan, Unplannable
+from tests.engines.rendering import planned
 from tests.specs import parse, spec, with_field
 
 ENGINE = LlamaCpp()
@@ -332,16 +333,17 @@ def test_repositories_and_images_need_no_file_name(uri: str) -> None:
 )
 def test_what_only_other_engines_have_is_refused_with_the_way_out(path: str, value: Any, way_out: str) -> None:
     wanted = {"accelerator": {"product": "NVIDIA-L4"}} if path == "parallelism.tensor" else {}
-    asked = parse(with_field(spec(**wanted), path, value))
-    source = parse_model_uri(asked.model.uri)
-    answer = ENGINE.refuse(Wanted(spec=asked, source=source, layout=Layout(gpus=0), served_name="tiny", table=TABLE))
-    assert answer is not None
-    assert answer.code == "UnsupportedOption"
     field = path if path != "model" else "model.revision"
-    assert field in answer.message
-    assert way_out in answer.message
+    # This release would drop it without a word, whatever the version.
+    for version in (ENGINE.default_version, "b1"):
+        answer = planned(parse(with_field(with_field(spec(**wanted), path, value), "engine.version", version)))
+        assert isinstance(answer, Unplannable)
+        assert answer.code == "UnsupportedOption"
+        assert field in answer.message
+        assert way_out in answer.message
 
 
 @pytest.mark.parametrize(("path", "value"), [("parallelism.tensor", 1), ("engine.options.structuredOutput", True)])
 def test_what_is_so_anyway_may_be_said(path: str, value: Any) -> None:
-    assert refuse(path=path, value=value) is None
+    wanted = with_field(spec(accelerator={"product": "NVIDIA-L4"}), path, value)
+    assert isinstance(planned(parse(wanted)), Plan)

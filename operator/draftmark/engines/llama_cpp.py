@@ -33,9 +33,6 @@ MODEL_FOLDER: Final = "/models"
 DEFAULT_IMAGE_PATH: Final = "model.gguf"
 CACHE_FOLDER: Final = "/cache"
 
-#: Types that --cache-type-k/-v take. Source: `llama-server --help` of v0.7.0 (build 11669), also in its flag table.
-CACHE_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-
 _NO_TOOLS: Final = "nothing: it would let whoever reaches the port run commands in the pod"
 
 #: Flags that follow from fields of the InferenceService, and the field to use instead.
@@ -147,21 +144,13 @@ class LlamaCpp:
         return refuse_pipeline(facts, pipeline)
 
     def refuse(self, wanted: Wanted) -> Unplannable | None:
-        source, options, table = wanted.source, wanted.options, wanted.table
-        if unsupported := _unsupported(wanted):
-            return Unplannable(code="UnsupportedOption", message=unsupported)
-        path = _path(source)
+        table = wanted.table
+        path = _path(wanted.source)
         if path is not None and not path.endswith(".gguf"):
             return Unplannable(
                 code="UnsupportedModelFormat",
                 message=f"llama-cpp serves GGUF files; '{path}' does not end in .gguf. Name the file of the "
                 "model, for a split model its first part.",
-            )
-        if options.kv_cache_dtype is not None and options.kv_cache_dtype not in CACHE_TYPES:
-            return Unplannable(
-                code="UnsupportedOption",
-                message=f"engine.options.kvCacheDType '{options.kv_cache_dtype}' is none of llama-cpp's types. "
-                f"Use one of {', '.join(CACHE_TYPES)}.",
             )
         if taken := sorted(name for name in wanted.env_names if _is_flag(name, table)):
             return Unplannable(
@@ -247,55 +236,6 @@ def _pre_stop(request: LaunchRequest) -> dict[str, Any]:
         return {"sleep": {"seconds": request.request_timeout_s}}
     numbers = [str(n) for n in (request.request_timeout_s, PORT, min(_FORGET_S, request.request_timeout_s))]
     return {"exec": {"command": ["sh", "-c", _WAIT_UNTIL_IDLE.strip(), "drain", *numbers]}}
-
-
-def _unsupported(wanted: Wanted) -> str | None:
-    """What to say about the first field that llama-cpp has nothing for."""
-    spec, options = wanted.spec, wanted.options
-    model = spec.model
-    if model.revision is not None:
-        return (
-            "model.revision needs an engine that can ask the hub for one; llama-cpp takes the newest file. Remove "
-            "model.revision, or keep the file that you want on a claim (pvc://) or in an image (oci://)."
-        )
-    if model.quantization is not None:
-        return (
-            "model.quantization needs an engine that quantizes while it loads; a GGUF file is quantized already. Remove "
-            "model.quantization, and name the file that you want: hf://ORG/REPO:Q4_K_M."
-        )
-    if model.adapters:
-        return (
-            "model.adapters needs an engine that serves LoRA adapters by name; llama-cpp applies them to every request. "
-            "Remove model.adapters, or use engine.name vllm with a model of safetensors."
-        )
-    if spec.parallelism is not None and (spec.parallelism.tensor or 1) > 1:
-        return (
-            f"parallelism.tensor is {spec.parallelism.tensor}, and llama-cpp spreads whole layers over its GPUs. Remove "
-            f"parallelism.tensor and set accelerator.count: {spec.parallelism.tensor}."
-        )
-    if spec.workload is not None and spec.workload.kind is not None:
-        return (
-            "workload.kind chooses batch sizes, and llama-cpp has one slot per request instead. Remove workload.kind, and "
-            "set workload.concurrency where the default does not fit."
-        )
-    if options.structured_output is False:
-        return (
-            "engine.options.structuredOutput is false, and llama-cpp takes requests that demand a structure always. "
-            "Remove it."
-        )
-    # Answered as one: what they ask for is vLLM's, and the way out is the same.
-    given = {
-        "chunkedPrefill": options.chunked_prefill,
-        "speculative": options.speculative,
-        "kvOffload": options.kv_offload,
-        "apiServerCount": options.api_server_count,
-    }
-    if asked := [name for name, value in given.items() if value is not None]:
-        return (
-            f"engine.options.{asked[0]} is nothing that llama-cpp has under this name. Remove it; engine.args takes "
-            "llama-server's own flags."
-        )
-    return None
 
 
 def _path(source: ModelSource) -> str | None:

@@ -4,7 +4,7 @@ Each function returns the first thing that the engine cannot do, or None. `title
 write it, `engine` as users do in `engine.name`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel, parse_model_uri
 from draftmark.engines.engine import Wanted
@@ -19,7 +19,6 @@ __all__ = [
     "refuse_gpu_count",
     "refuse_offload",
     "refuse_sources",
-    "refuse_unknown_values",
 ]
 
 
@@ -93,28 +92,6 @@ def refuse_gpu_count(wanted: Wanted, engine: str) -> Unplannable | None:
 def _tensor(wanted: Wanted) -> int:
     given = wanted.spec.parallelism
     return (given is not None and given.tensor) or 1
-
-
-def refuse_unknown_values(
-    wanted: Wanted, engine: str, fields: Sequence[tuple[str, str, str | None]]
-) -> Unplannable | None:
-    """Names that the engine does not have. A version without a table is believed.
-
-    Args:
-        fields: Field of the InferenceService, flag that it becomes, and what was written.
-    """
-    table = wanted.table
-    for field_name, flag, value in fields:
-        row = table.by_name[flag] if table is not None and value is not None else None
-        # By version, the names are the only values or those besides which plugins may add others.
-        known = (row.known or row.choices) if row is not None else ()
-        if known and value not in known:
-            return Unplannable(
-                code="UnsupportedOption",
-                message=f"{field_name} '{value}' is none of those that {table.title if table else engine} has. "
-                f"Use one of {', '.join(known)}.",
-            )
-    return None
 
 
 def refuse_offload(wanted: Wanted, *, least: str, needed_bytes: int = 0, needed_for: str = "") -> Unplannable | None:

@@ -517,37 +517,19 @@ def _refuse_names(wanted: Wanted) -> Unplannable | None:
 
 
 def _refuse_options(wanted: Wanted) -> Unplannable | None:
-    options = wanted.options
-    fields = (
-        ("model.quantization", "--quantization", wanted.spec.model.quantization),
-        ("engine.options.kvCacheDType", "--kv-cache-dtype", options.kv_cache_dtype),
-    )
-    if refused := refusals.refuse_unknown_values(wanted, "sglang", fields):
-        return refused
-    if problem := _unsupported(wanted):
-        return Unplannable(code="UnsupportedOption", message=problem)
+    speculative = wanted.options.speculative
+    if speculative is not None and speculative.method == "draftModel" and wanted.spec.model.adapters:
+        return Unplannable(
+            code="UnsupportedOption",
+            message="engine.options.speculative.method draftModel and model.adapters are both set, and SGLang does not start "
+            "with both. Use ngram, eagle, eagle3 or mtp, or remove one of them.",
+        )
     return refusals.refuse_offload(
         wanted,
         least=f"{max(1, wanted.layout.gpus)}G",
         needed_bytes=_OFFLOAD_RESERVE,
         needed_for=", of which SGLang leaves 10Gi free beside it",
     )
-
-
-def _unsupported(wanted: Wanted) -> str | None:
-    options = wanted.options
-    if (options.api_server_count or 1) > 1:
-        return (
-            f"engine.options.apiServerCount is {options.api_server_count}, and several such processes of SGLang do not stop "
-            "together: the first one without a request ends the schedulers, and the streams of the others are cut. Remove "
-            "it, and add replicas if one process is too slow."
-        )
-    if options.speculative is not None and options.speculative.method == "draftModel" and wanted.spec.model.adapters:
-        return (
-            "engine.options.speculative.method draftModel and model.adapters are both set, and SGLang does not start with both. "
-            "Use ngram, eagle, eagle3 or mtp, or remove one of them."
-        )
-    return None
 
 
 def _refuse_args(wanted: Wanted) -> Unplannable | None:

@@ -313,7 +313,7 @@ class Vllm:
         return (
             refusals.refuse_sources(wanted, "vLLM")
             or refusals.refuse_gpu_count(wanted, self.name)
-            or _refuse_options(wanted)
+            or refusals.refuse_offload(wanted, least="1Mi")
             or refusals.refuse_env(wanted, REFUSED_ENV)
             or _refuse_args(wanted)
         )
@@ -464,22 +464,6 @@ def _env(request: LaunchRequest, space: PodSpace, budget: int) -> list[dict[str,
 
 
 # --- what is refused ---
-
-
-def _refuse_options(wanted: Wanted) -> Unplannable | None:
-    fields = (
-        ("model.quantization", "--quantization", wanted.spec.model.quantization),
-        ("engine.options.kvCacheDType", "--kv-cache-dtype", wanted.options.kv_cache_dtype),
-    )
-    if refused := refusals.refuse_unknown_values(wanted, "vllm", fields):
-        return refused
-    if wanted.options.structured_output is False:
-        return Unplannable(
-            code="UnsupportedOption",
-            message="engine.options.structuredOutput is false, and vllm takes requests that demand a structure always. "
-            "Remove it.",
-        )
-    return refusals.refuse_offload(wanted, least="1Mi")
 
 
 def _refuse_args(wanted: Wanted) -> Unplannable | None:

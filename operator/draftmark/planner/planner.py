@@ -21,6 +21,7 @@ from draftmark.facts.quantity import parse_quantity
 from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
 from draftmark.planner.fit import MEMORY_UNKNOWN, Fitted, Sizes, fit
 from draftmark.planner.hardware import Found, find_hardware, has_gpus
+from draftmark.planner.lacking import refuse_lacking
 from draftmark.planner.refusals import refuse
 from draftmark.planner.selection import AUTO, MAX_REJECTED, select_engine
 
@@ -116,10 +117,14 @@ def _gpu_resources(spec: InferenceServiceSpec, cluster: ClusterFacts) -> tuple[s
 
 def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
     spec, keep, defaults = given.spec, given.keep, given.defaults
+    reasons: list[Reason] = []
+    version, version_is_known = _choose_version(spec, engine, defaults, keep, reasons)
+    # First: what the engine does not have, no hardware brings.
+    if (refused := refuse_lacking(engine.name, version if version_is_known else None, spec, given.model)) is not None:
+        return refused
     found = _find_hardware(given, engine)
     if isinstance(found, Unplannable):
         return found
-    reasons: list[Reason] = []
     is_gpu = found is not None
     kind_of_node = Layout(gpus=1, resource_name=found.hardware[0].resource_name) if found else Layout(gpus=0)
     chosen_for: list[Reason] = []
@@ -142,10 +147,9 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
         else:
             return fit_or_not
     layout = fitted.layout if fitted is not None else _layout_as_written(spec) if is_gpu else Layout(gpus=0)
-    chosen = _choose_image(spec, engine, layout, defaults, keep, reasons)
-    if isinstance(chosen, Unplannable):
-        return chosen
-    version, image, version_is_known = chosen
+    image = _choose_image(spec, engine, version, layout, defaults, keep)
+    if isinstance(image, Unplannable):
+        return image
     table = engine.flag_table(version) if version_is_known else None
     served_name = spec.model.name or given.name
     wanted = Wanted(spec=spec, source=given.source, layout=layout, served_name=served_name, table=table)
@@ -252,31 +256,34 @@ def _layout_as_written(spec: InferenceServiceSpec) -> Layout:
     )
 
 
-def _choose_image(
-    spec: InferenceServiceSpec,
-    engine: Engine,
-    layout: Layout,
-    defaults: Defaults,
-    keep: Plan | None,
-    reasons: list[Reason],
-) -> tuple[str, str, bool] | Unplannable:
-    """Version, image, and whether the version is known to be the image's."""
+def _choose_version(
+    spec: InferenceServiceSpec, engine: Engine, defaults: Defaults, keep: Plan | None, reasons: list[Reason]
+) -> tuple[str, bool]:
+    """The version, and whether it is known to be the image's."""
     configured = (defaults.engines or {}).get(engine.name)
     if keep is not None and spec.engine.image is None:
         reasons += _reasons_of(keep, "EngineVersion")
-        return keep.version, keep.image, True
+        return keep.version, True
     if spec.engine.version is not None:
-        version = spec.engine.version
-    elif spec.engine.image is not None:
-        version = "unknown"
-    elif configured is not None and configured.version is not None:
-        version = configured.version
-        reasons.append(Reason(code="EngineVersion", message=f"{engine.name} {version}: the administrator's default"))
-    else:
-        version = engine.default_version
-        reasons.append(Reason(code="EngineVersion", message=f"{engine.name} {version}: the default of this release"))
+        return spec.engine.version, True
     if spec.engine.image is not None:
-        return version, spec.engine.image, spec.engine.version is not None
+        return "unknown", False
+    if configured is not None and configured.version is not None:
+        version, whose = configured.version, "the administrator's default"
+    else:
+        version, whose = engine.default_version, "the default of this release"
+    reasons.append(Reason(code="EngineVersion", message=f"{engine.name} {version}: {whose}"))
+    return version, True
+
+
+def _choose_image(
+    spec: InferenceServiceSpec, engine: Engine, version: str, layout: Layout, defaults: Defaults, keep: Plan | None
+) -> str | Unplannable:
+    if spec.engine.image is not None:
+        return spec.engine.image
+    if keep is not None:
+        return keep.image
+    configured = (defaults.engines or {}).get(engine.name)
     hardware = layout.resource_name or "cpu"
     pattern = (configured.images or {}).get(hardware) if configured is not None else None
     image = pattern.replace("{version}", version) if pattern else engine.default_image(version, layout.resource_name)
@@ -286,7 +293,7 @@ def _choose_image(
             message=f"There is no image of {engine.name} for {hardware}. Set engine.image, or ask the administrator "
             f"for defaults.engines.{engine.name}.images['{hardware}'].",
         )
-    return version, mirrored(image, defaults), True
+    return mirrored(image, defaults)
 
 
 def _reasons_of(keep: Plan, code: str) -> list[Reason]:
