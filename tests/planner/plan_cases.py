@@ -135,6 +135,7 @@ CASES: Final = (
     PlanCase("lacking-in-an-older-version", LLAMA_8B, many("H100", 1), {"name": "vllm", "version": "0.32.0", "options": {"kvCacheDType": "octave_k3v3"}}),
     PlanCase("lacking-quantization-of-an-engine-that-is-not-deployed", LLAMA_8B, many("H100", 1), of_model={"quantization": "eetq"}),
     PlanCase("lacking-in-the-engine-that-suits-best", LLAMA_8B, many("H100", 1), {"name": "auto", "options": {"kvCacheDType": "fp8"}}, parts={"workload": {"sharedPrefixTokens": 2048}}),
+    PlanCase("lacking-in-an-engine-that-suits-less", LLAMA_8B, many("H100", 1), of_model={"quantization": "fp8"}, engine={"name": "auto", "options": {"kvCacheDType": "fp8"}}),
     PlanCase("lacking-api-servers", LLAMA_8B, many("H100", 1), {"name": "sglang", "options": {"apiServerCount": 4}}),
     PlanCase("lacking-speculation", "hf://org/repo:Q4_K_M", [CPU_ONLY], {"name": "llama-cpp", "options": {"speculative": {"method": "ngram", "tokens": 3}}}),
     PlanCase("lacking-adapters", "hf://org/repo:Q4_K_M", [CPU_ONLY], {"name": "llama-cpp"}, {"adapters": [{"name": "sql", "uri": "hf://org/sql"}]}),

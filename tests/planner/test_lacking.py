@@ -125,6 +125,13 @@ def test_an_engine_that_lacks_what_is_asked_gives_way_and_says_what_it_lacks() -
     assert sglang.message == told("sglang", "0.5.23", spec)
 
 
+def test_an_engine_that_suits_less_and_lacks_it_is_not_said_to_be_able() -> None:
+    plan = planned(asked("auto", options={"kvCacheDType": "fp8"}))
+    assert isinstance(plan, Plan)
+    rejected = {r.option: r.code for r in plan.rejected}
+    assert (plan.engine, rejected["sglang"]) == ("vllm", "UnsupportedOption")
+
+
 def test_an_engine_that_is_not_built_is_never_chosen() -> None:
     """Nor for what only such an engine has."""
     only_others = [

@@ -77,7 +77,11 @@ def make_plan(
         plan = plans[engine.name] = _plan_with(given, engine)
         return plan if isinstance(plan, Unplannable) else None
 
-    selected = select_engine(asked, ENGINES, refuses)
+    def lacks(engine: Engine) -> Unplannable | None:
+        version, is_known = _choose_version(spec, engine, defaults, keep=None, reasons=[])
+        return refuse_lacking(engine.name, version if is_known else None, spec, model)
+
+    selected = select_engine(asked, ENGINES, refuses, lacks)
     if isinstance(selected, Unplannable):
         return selected
     plan = plans[selected.engine.name]

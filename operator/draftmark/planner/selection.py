@@ -25,12 +25,18 @@ class Selected:
 
 
 def select_engine(
-    asked: Asked, engines: Mapping[str, Engine], refuses: Callable[[Engine], Unplannable | None]
+    asked: Asked,
+    engines: Mapping[str, Engine],
+    refuses: Callable[[Engine], Unplannable | None],
+    lacks: Callable[[Engine], Unplannable | None],
 ) -> Selected | Unplannable:
     """The engine that suits best of those that can.
 
     Args:
+        engines: Those that can be deployed; no other one is chosen, whatever it has.
         refuses: What stands in the way of a service with this engine; None: nothing.
+        lacks: What the engine is known not to have, without a look at the hardware; for those that suit less, which are not
+            planned with.
     """
     suits: list[tuple[int, str, Engine, Suit]] = []
     rejected: list[Rejected] = []
@@ -44,7 +50,9 @@ def select_engine(
     refused_first: tuple[str, Unplannable] | None = None
     refusals: list[Rejected] = []
     for _, _, engine, suit in sorted(suits, key=lambda s: s[:2]):
-        if chosen is not None:
+        if chosen is not None and (lacking := lacks(engine)) is not None:
+            refusals.append(Rejected(option=engine.name, code=lacking.code, message=lacking.message))
+        elif chosen is not None:
             refusals.append(Rejected(option=engine.name, code="LessSuited", message=f"It could: {suit.why}"))
         elif (refused := refuses(engine)) is not None:
             refusals.append(Rejected(option=engine.name, code=refused.code, message=refused.message))
