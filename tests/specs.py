@@ -12,12 +12,16 @@ from typing import Any
 
 from draftmark.api import names
 from draftmark.api.inference_service import InferenceServiceSpec
+from draftmark.cluster.kinds import JOBS, child_kinds
 from draftmark.decide import decide
 from draftmark.decision import Decision, Manifest
 from draftmark.observation import GatewayState, Observation, RevisionTraffic
 from draftmark.render.gateway_config import CONFIG_FILE, MAP_FILE
 
 Object = dict[str, Any]
+
+#: Kinds of which a service at rest has objects. A Job that reads the facts of a model is there for a while only.
+LASTING_KINDS = tuple(kind for kind in child_kinds() if kind != JOBS)
 
 #: When tests happen.
 T0 = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -29,6 +33,26 @@ UID = "5e9d4f0c-0000-4000-8000-000000000001"
 
 CLAIM_URI = "pvc://weights/tiny.gguf"
 HUB_URI = "hf://org/repo:Q4_K_M"
+
+#: spec.model.architecture with every field, of no model that exists.
+ARCHITECTURE: Object = {
+    "architecture": "TestForCausalLM", "modelType": "test", "numHiddenLayers": 10, "hiddenSize": 64, "vocabSize": 100,
+    "maxPositionEmbeddings": 1000, "numAttentionHeads": 8, "numKeyValueHeads": 4, "headDim": 16, "vHeadDim": 16,
+    "numSlidingLayers": 2, "slidingWindow": 128, "swaNumAttentionHeads": 4, "swaNumKeyValueHeads": 4, "swaHeadDim": 8,
+    "swaVHeadDim": 8, "numLinearLayers": 2, "linearLayerType": "mamba2", "linearNumKeyHeads": 2,
+    "linearNumValueHeads": 2, "linearKeyHeadDim": 8, "linearValueHeadDim": 8, "linearConvKernelDim": 4,
+    "linearStateDtype": "float32", "numLayersWithoutAttention": 1, "kvLoraRank": 8, "qLoraRank": 8,
+    "qkNopeHeadDim": 8, "qkRopeHeadDim": 8, "indexNHeads": 2, "indexHeadDim": 4, "numIndexLayers": 2,
+    "numMlpLayers": 4, "intermediateSize": 64, "numMoeLayers": 4, "nRoutedExperts": 8, "numExpertsPerTok": 2,
+    "moeIntermediateSize": 8, "sharedExpertIntermediateSize": 8, "hasSharedExpertGate": True, "isGatedMlp": False,
+    "tieWordEmbeddings": True, "hasLearnedPositions": True, "attentionBias": True, "attentionOutputBias": True,
+    "mlpBias": True, "expertBias": True, "routerBias": True, "hasAttentionSinks": True, "attnOutputGate": True,
+    "attentionKEqV": True, "normsPerLayer": 4, "hasNormBias": True, "qkNorm": "head", "numNextnPredictLayers": 1,
+    "dtype": "float16",
+    "quantizationConfig": {"quantMethod": "fp8", "bits": 8, "groupSize": 128, "parts": ["attention"]},
+    "weightBytes": 100_000, "expertWeightBytes": 1000, "parameters": 50_000, "uncounted": ["vision_config"],
+    "isKnownArchitecture": False, "source": "a test",
+}  # fmt: skip
 
 
 def spec(**parts: Any) -> Object:
@@ -86,7 +110,7 @@ def stored(manifest: Manifest, before: Mapping[str, Any] | None = None) -> Objec
     metadata["uid"] = old.get("uid", f"uid-{child['kind']}-{metadata['name']}")
     metadata["generation"] = old.get("generation", 0) + (1 if changed else 0)
     metadata["resourceVersion"] = str(int(old.get("resourceVersion", "100")) + 1)
-    if child["kind"] == "Deployment":
+    if child["kind"] in ("Deployment", "Job"):
         child["status"] = deepcopy(before["status"]) if before is not None else {}
     if child["kind"] == "Service":
         child["spec"]["clusterIP"] = cluster_ip(metadata["name"])

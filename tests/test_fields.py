@@ -1,7 +1,7 @@
 """Every field of an InferenceService does something: change it, and what the operator would do changes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,12 @@ import pytest
 from draftmark.api import names
 from draftmark.decide import decide
 from draftmark.decision import Decision
+from draftmark.facts.model_json import facts_to_json
 from draftmark.facts.pods import is_ready
 from tests.schemas import spec_leaves
 from tests.simulation import HANGS, Edit, Reconcile, Rest, World, empty_world, minutes, simulate
 from tests.specs import (
+    ARCHITECTURE,
     CLAIM_URI,
     HUB_URI,
     NAME,
@@ -173,7 +175,46 @@ def guesses(**fields: Any) -> Callable[[Decision], bool]:
 
 TOLERATION = with_field(spec(), "podTemplate.tolerations", [{"key": "a", "operator": "Equal", "value": "b"}])
 
+
+def known(path: str, value: Any) -> Callable[[Decision], bool]:
+    """What is known of the model follows what is written of it."""
+
+    def follow(decision: Decision) -> bool:
+        assert decision.model is not None
+        node = json.loads(facts_to_json(decision.model))
+        for step in path.split("."):
+            node = node.get(step)
+        return bool(node == value)
+
+    return follow
+
+
+WRITTEN = spec(model={"uri": CLAIM_URI, "architecture": ARCHITECTURE})
+#: Other values than in `ARCHITECTURE` that fit it as well, where it is not the next number or the other truth.
+OTHERWISE: Object = {
+    "numAttentionHeads": 16, "numKeyValueHeads": 2, "linearLayerType": "gatedDeltaNet", "linearStateDtype": "bfloat16",
+    "dtype": "float32", "qkNorm": "projection", "modelType": "other", "architecture": "OtherForCausalLM",
+    "source": "another test", "numLayersWithoutAttention": 2, "isGatedMlp": None, "isKnownArchitecture": None,
+}  # fmt: skip
+
+
+def architecture_changes() -> Iterator[Change]:
+    written: Object = {k: v for k, v in ARCHITECTURE.items() if k not in ("uncounted", "quantizationConfig")}
+    for field, before in written.items():
+        after = OTHERWISE[field] if field in OTHERWISE else not before if isinstance(before, bool) else before + 1
+        # A default leaves no trace where facts are written down.
+        shown = None if after is False else after
+        yield Change(f"model.architecture.{field}", after, known(field, shown), WRITTEN)
+    quantization = "quantizationConfig"
+    for field, value in (("quantMethod", "int8"), ("bits", 4), ("groupSize", 64), ("parts[0]", "mlp")):
+        shown = ["mlp"] if field == "parts[0]" else value
+        follows = known(f"{quantization}.{field.removesuffix('[0]')}", shown)
+        yield Change(f"model.architecture.{quantization}.{field}", value, follows, WRITTEN)
+    yield Change("model.architecture.uncounted[0]", "audio", known("uncounted", ["audio"]), WRITTEN)
+
+
 CHANGES = [
+    *architecture_changes(),
     Change("model.uri", "pvc://weights/other.gguf", args("--model", "/models/other.gguf")),
     Change("model.name", "served/as:this", args("--alias", "served/as:this")),
     Change("model.maxContextLength", 8192, args("--ctx-size", str(4 * 8192))),

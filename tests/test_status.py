@@ -1,6 +1,8 @@
 """What a service's status says in every situation."""
 
+import itertools
 import json
+import re
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -14,17 +16,24 @@ from hypothesis import strategies as st
 from draftmark.api import conditions as c
 from draftmark.api import names
 from draftmark.api.conditions import Condition, Obstacle, shorten, write_conditions
+from draftmark.api.crd import structural
 from draftmark.api.inference_service_status import InferenceServiceStatus
+from draftmark.api.model_architecture import ArchitectureSpec
 from draftmark.api.times import write_time
 from draftmark.decide import decide
 from draftmark.decision import RevisionReport, Suggestion
+from draftmark.facts.model_answer import ModelProblem
+from draftmark.facts.models import ModelFacts, Quantization
 from draftmark.facts.pods import is_ready
+from draftmark.knowledge import write_state
+from draftmark.machines.model_facts import Failed, Known, State
 from draftmark.observation import Observation, Proof
 from draftmark.plan import Layout, Memory, Plan, Reason, Rejected, Unplannable
 from draftmark.running import pods_of
 from draftmark.status import Transition, differs, make_status, transitions
 from tests.simulation import CRASHES, HANGS, Edit, Reconcile, Rest, Time, empty_world, simulate
 from tests.specs import (
+    ARCHITECTURE,
     MINUTE,
     T0,
     Object,
@@ -382,6 +391,21 @@ def test_url_and_selector_are_there_from_the_beginning() -> None:
     assert (status["replicas"], status["readyReplicas"]) == (0, 0)
 
 
+def largest_facts() -> ModelFacts:
+    """Every field at its longest."""
+    schema = structural(ArchitectureSpec)["properties"]
+    written = {
+        **ARCHITECTURE,
+        **{name: node["maximum"] for name, node in schema.items() if "maximum" in node},
+        **{name: "x" * node["maxLength"] for name, node in schema.items() if "maxLength" in node},
+        "uncounted": ["u" * 96] * 8,
+        "quantizationConfig": {**ARCHITECTURE["quantizationConfig"], "quantMethod": "q" * 96},
+    }
+    fields = {re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", name): value for name, value in written.items()}
+    quantization = Quantization(quant_method="q" * 96, bits=32, group_size=2**20)
+    return ModelFacts(**{**fields, "uncounted": tuple(written["uncounted"]), "quantization_config": quantization})
+
+
 def test_status_stays_small_with_every_list_full() -> None:
     long = '😀 words "quoted" \n\x1b[31m' * 1000
     seen = observation(status={"conditions": []})
@@ -406,8 +430,14 @@ def test_status_stays_small_with_every_list_full() -> None:
         ),
     )  # fmt: skip
     obstacles = [Obstacle(code="C" * 64, message=long, needs_human=True)] * 9
-    for refused in (None, Unplannable(code="C" * 64, message=long)):
-        status = make_status(seen, replace(decision, refused=refused), T0, obstacles=obstacles, contended=obstacles)
+    problem = ModelProblem(code="C" * 64, message=long)
+    known = Known(question="q" * 8, at=T0, facts=largest_facts(), commit="c" * 64)
+    failed = Failed(question="q" * 8, at=T0, problem=problem, attempt=10**6, failures=10**6, generation=10**6)
+    # What is known is not unknown.
+    states: tuple[tuple[State, ModelProblem | None], ...] = ((known, None), (failed, None), (failed, problem))
+    for refused, (state, unknown) in itertools.product((None, Unplannable(code="C" * 64, message=long)), states):
+        told = replace(decision, refused=refused, model_memory=write_state(state), model_unknown=unknown)
+        status = make_status(seen, told, T0, obstacles=obstacles, contended=obstacles)
         InferenceServiceStatus.model_validate(status, extra="forbid")
         assert len(json.dumps(status, ensure_ascii=False).encode()) <= 24 * 1024
 

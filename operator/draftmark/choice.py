@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from draftmark.api import names
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.decision import Suggestion
-from draftmark.facts.model_catalogue import catalogue_facts
+from draftmark.facts.models import ModelFacts
 from draftmark.machines import revisions as pinned
 from draftmark.machines.revisions import Revision
 from draftmark.observation import Json, Observation
@@ -51,14 +51,46 @@ def known_revisions(seen: Observation) -> tuple[Revision, ...]:
     return tuple(sorted((r for r in read if r is not None), key=lambda r: (r.number, r.hash)))
 
 
-def choose_revision(seen: Observation, spec: InferenceServiceSpec) -> Chosen:
-    """The revision that a readable spec asks for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Novelty:
+    """What is new about a revision."""
+
+    #: It runs nowhere, and nothing pins it.
+    is_new: bool = False
+    #: It is planned, and does not take a suggestion as that was seen.
+    has_choices: bool = False
+
+
+def novelty(seen: Observation, spec: InferenceServiceSpec) -> Novelty:
+    """Whether the revision that a spec asks for is still to be made, and planned."""
+    wanted = spec.pod_affecting()
+    revision = names.short_hash(wanted)
+    known = known_revisions(seen)
+    is_there = any(r.hash == revision for r in known) or revision in deployments_by_revision(seen)
+    if is_there or is_listed(seen, names.revision_name(seen.name, revision)):
+        return Novelty()
+    # What is accepted was seen: nothing of it may change.
+    return Novelty(is_new=True, has_choices=not _accepts(wanted, pinned.newest(known)))
+
+
+def _accepts(wanted: Json, before: Revision | None) -> bool:
+    """Whether a spec takes a suggestion that it did not have before."""
+    accept = wanted.get("accept")
+    return accept is not None and before is not None and accept != before.spec.get("accept")
+
+
+def choose_revision(seen: Observation, spec: InferenceServiceSpec, model: ModelFacts | None) -> Chosen:
+    """The revision that a readable spec asks for.
+
+    Args:
+        model: What is known of the service's model; None: nothing.
+    """
     wanted = spec.pod_affecting()
     revision = names.short_hash(wanted)
     known = known_revisions(seen)
     before = pinned.newest(known)
     found = next((r for r in known if r.hash == revision), None)
-    fresh = _make_revision(seen, spec, wanted, revision, keep=None)
+    fresh = _make_revision(seen, spec, wanted, revision, model, keep=None)
     if found is not None:
         return Chosen(current=pinned.bump(found, known), known=known, suggestion=_suggest(found, fresh))
 
@@ -71,8 +103,7 @@ def choose_revision(seen: Observation, spec: InferenceServiceSpec) -> Chosen:
         return Chosen(current=pinned.bump(adopted, known), known=known, suggestion=_suggest(adopted, fresh))
 
     accept = wanted.get("accept")
-    accepts = accept is not None and before is not None and accept != before.spec.get("accept")
-    if accepts and before is not None:
+    if _accepts(wanted, before) and before is not None:
         # The id names what the user saw; if today's choice is another one, nothing that they agreed to is there.
         offer = _suggest(before, fresh)
         if offer is None or offer.id != accept:
@@ -81,7 +112,7 @@ def choose_revision(seen: Observation, spec: InferenceServiceSpec) -> Chosen:
         made = fresh
     else:
         keep = pinned.plan_to_keep(wanted, before)
-        made = fresh if keep is None else _make_revision(seen, spec, wanted, revision, keep=keep)
+        made = fresh if keep is None else _make_revision(seen, spec, wanted, revision, model, keep=keep)
     if isinstance(made, Unplannable):
         return Chosen(current=before, known=known, refused=made)
     return Chosen(current=pinned.bump(made, known), known=known, suggestion=_suggest(made, fresh))
@@ -95,9 +126,14 @@ def _unreadable_pin(name: str) -> str:
 
 
 def _make_revision(
-    seen: Observation, spec: InferenceServiceSpec, wanted: dict[str, Any], revision: str, *, keep: Plan | None
+    seen: Observation,
+    spec: InferenceServiceSpec,
+    wanted: dict[str, Any],
+    revision: str,
+    model: ModelFacts | None,
+    *,
+    keep: Plan | None,
 ) -> Revision | Unplannable:
-    model = catalogue_facts(spec.model.uri)
     plan = make_plan(spec, name=seen.name, cluster=seen.cluster, defaults=seen.defaults, keep=keep, model=model)
     if isinstance(plan, Unplannable):
         return plan

@@ -2,7 +2,7 @@
 
 Stopped after `decide`, the same code is `draftmark render` and `draftmark explain`.
 
-    read the spec → choose the revision (choice) → next step of the rollout (machines.rollout) → manifests, prune, proof
+    read the spec → what is known of the model (knowledge) → choose the revision (choice) → next step of the rollout (machines.rollout) → manifests, prune, proof
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from draftmark.api.inference_service import MAX_REPLICAS, InferenceServiceSpec, 
 from draftmark.api.times import write_time
 from draftmark.choice import Chosen, choose_revision, known_revisions, read_spec
 from draftmark.decision import Decision, GatewayTarget, Manifest, ObjectRef, ProveRevision, RevisionReport
+from draftmark.knowledge import Knowledge, know_model, remembered
 from draftmark.machines import revisions as pinned
 from draftmark.machines import rollout
 from draftmark.machines.revisions import Revision
@@ -69,6 +70,7 @@ PROOF_BACKOFF_S: Final = (1, 2, 5, 10, 30, 60)
 #: Kinds that a service owns, and that are pruned when they are no longer wanted.
 OWNED_KINDS: Final = (
     "Deployment",
+    "Job",
     "Service",
     "ServiceAccount",
     "ConfigMap",
@@ -127,10 +129,18 @@ def decide(seen: Observation, now: datetime) -> Decision:
     if isinstance(spec, Unplannable):
         known = known_revisions(seen)
         stay = Chosen(current=pinned.newest(known), known=known, refused=spec, held=_unread_pins(seen))
-        return _carry_out(seen, now, stay, _readable_settings(seen.service.get("spec") or {}))
-    chosen = choose_revision(seen, spec)
-    chosen = replace(chosen, held=_unread_pins(seen) or chosen.held)
-    decision = _carry_out(seen, now, chosen, _settings(spec))
+        unread = Knowledge(memory=remembered(seen))
+        return _carry_out(seen, now, stay, _readable_settings(seen.service.get("spec") or {}), unread)
+    held = _unread_pins(seen)
+    model = know_model(seen, spec, now, is_frozen=bool(spec.paused) or held is not None)
+    if model.waiting is not None or model.refused is not None:
+        # What runs goes on meanwhile.
+        known = known_revisions(seen)
+        chosen = Chosen(current=pinned.newest(known), known=known, refused=model.refused)
+    else:
+        chosen = choose_revision(seen, spec, model.facts)
+    chosen = replace(chosen, held=held or chosen.held)
+    decision = _carry_out(seen, now, chosen, _settings(spec), model)
     return replace(_without_actions(decision), is_paused=True, held=None) if spec.paused else decision
 
 
@@ -166,7 +176,7 @@ def _unread_pins(seen: Observation) -> str | None:
     return None
 
 
-def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Settings) -> Decision:
+def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Settings, model: Knowledge) -> Decision:
     """Manifests and the rest, for the revision that was chosen."""
     current = chosen.current
     common: dict[str, Any] = {
@@ -174,10 +184,18 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         "suggestion": chosen.suggestion,
         "held": chosen.held,
         "replicas": settings.replicas,
+        "model": model.facts,
+        "model_memory": model.memory,
+        "reading": model.waiting,
+        "model_unknown": model.unknown,
     }
+    jobs = [model.job] if model.job is not None else []
     if current is None:
-        # Nothing ran before and nothing can run now. Without a readable spec nothing is torn down either.
-        return Decision(**common)
+        # Nothing ran before and nothing can run now. Without a readable spec nothing is torn down either, but a Job whose
+        # answer nobody waits for.
+        over = _prune(seen, jobs, kinds=("Job",))
+        decision = Decision(desired=tuple(jobs), prune=over, requeue_after=model.after, **common)
+        return _without_actions(decision) if chosen.held is not None else decision
     parts, after = _next_parts(seen, now, current, chosen.known, settings)
     serving = max(parts, key=lambda p: p.step.weight)
     place = Place(service=seen.name, namespace=seen.namespace, uid=seen.uid)
@@ -188,6 +206,7 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
     config = _gateway_config(seen, current, routed, settings.traffic, gateways)
     files = render_gateway_config(config)
     desired = [
+        *jobs,
         render_service_account(place),
         *_engines(place, parts),
         *render_router_access(place, seen.defaults),
@@ -202,7 +221,7 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         desired += render_network_policies(place, engine_port=port, is_routed=is_routed, defaults=seen.defaults)
     reports = tuple(_report(seen, now, p, current, parts, has_moved=has_moved) for p in parts)
     prove, again = _prove(seen, now, current, serving if not has_moved else None)
-    waits = [wait for wait in (after, again) if wait is not None]
+    waits = [wait for wait in (after, again, model.after) if wait is not None]
     told_reports = tuple(r for p, r in zip(parts, reports, strict=True) if _is_worth_telling(p, r))
     decision = Decision(
         pins=tuple(pins),
@@ -491,11 +510,17 @@ def _spared(seen: Observation, parts: Sequence[_Part]) -> frozenset[str]:
     )
 
 
-def _prune(seen: Observation, wanted: Sequence[Manifest], *, spare: frozenset[str]) -> tuple[ObjectRef, ...]:
+def _prune(
+    seen: Observation,
+    wanted: Sequence[Manifest],
+    *,
+    spare: frozenset[str] = frozenset(),
+    kinds: Sequence[str] = OWNED_KINDS,
+) -> tuple[ObjectRef, ...]:
     """Owned objects that are no longer wanted. A kind that could not be listed completely is left alone."""
     keep = {(m["kind"], m["metadata"]["name"]) for m in wanted}
     refs = []
-    for kind in OWNED_KINDS:
+    for kind in kinds:
         if kind in seen.unread:
             continue
         for item in seen.owned(kind):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from draftmark.facts.model_answer import ModelProblem
+from draftmark.facts.models import ModelFacts
 from draftmark.plan import ModelKind, Plan, Unplannable
 
 Manifest = Mapping[str, Any]
@@ -100,6 +102,14 @@ class Decision:
     revisions: tuple[RevisionReport, ...] = ()
     #: Wanted replicas; None when the spec cannot be read.
     replicas: int | None = None
+    #: What is known of the model; None: nothing.
+    model: ModelFacts | None = None
+    #: What the status remembers of it, as JSON data.
+    model_memory: Mapping[str, Any] | None = None
+    #: Why the revision that is asked for is not made yet: facts of its model are being read.
+    reading: str | None = None
+    #: Why a plan had to be made without them.
+    model_unknown: ModelProblem | None = None
     #: Why nothing is changed although something may have to be: what runs cannot be read. None: nothing is held back.
     held: str | None = None
     is_paused: bool = False

@@ -60,6 +60,10 @@ class Observation:
     pods: tuple[Json, ...] = ()
     router_pods: tuple[Json, ...] = ()
     gateway_pods: tuple[Json, ...] = ()
+    #: Pods of Jobs that read the facts of the model.
+    model_facts_pods: tuple[Json, ...] = ()
+    #: Whether a Job can be run to learn something; offline there is no cluster to run it.
+    can_ask: bool = False
     #: What gateway pods told last, by the pod's name.
     gateways: Mapping[str, GatewayState] = field(default_factory=dict)
     #: Gateway pods that are asked and have not answered for a while, by name.

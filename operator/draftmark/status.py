@@ -14,6 +14,7 @@ from draftmark.api.conditions import (
     ARGS_UNCHECKED,
     AVAILABLE,
     CONTENDED,
+    MODEL_FACTS_UNKNOWN,
     NAMES_UNIQUE,
     PROGRESSING,
     READY,
@@ -43,6 +44,8 @@ PLANNED_LENGTH: Final = 288
 MAX_REJECTED: Final = 8
 OPTION_LENGTH: Final = 96
 REJECTED_LENGTH: Final = 160
+#: Reason of a service whose plan waits for what is known of its model.
+READING_FACTS: Final = "ReadingModelFacts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,8 @@ def make_status(
         status["plan"] = _plan(decision.plan, decision)
     if (startup := _startup(seen, decision)) is not None:
         status["startup"] = startup
+    if decision.model_memory is not None:
+        status["modelFacts"] = dict(decision.model_memory)
     if decision.revisions:
         status["revisions"] = [_revision(r) for r in decision.revisions[:MAX_REVISIONS]]
     return status
@@ -198,6 +203,10 @@ def _conditions(
     if decision.plan is not None and decision.plan.args_unchecked is not None and decision.refused is None:
         conditions.append(
             Condition(type=ARGS_UNCHECKED, status="True", reason="NoFlagTable", message=decision.plan.args_unchecked)
+        )
+    if (unknown := decision.model_unknown) is not None and decision.refused is None:
+        conditions.append(
+            Condition(type=MODEL_FACTS_UNKNOWN, status="True", reason=unknown.code, message=unknown.message)
         )
     if contended:
         conditions.append(
@@ -325,6 +334,8 @@ def _progressing(
         return of("False", "Held", decision.held)
     if obstacles:
         return of("False", obstacles[0].code, " ".join(o.message for o in obstacles))
+    if decision.reading is not None:
+        return of("True", READING_FACTS, decision.reading)
     current = next((r for r in decision.revisions if r.is_current), None)
     if current is None:
         return of("False", "NothingRuns", "There is no revision to run yet.")
@@ -369,6 +380,9 @@ def _ready(
 
     if accepted.status == "False":
         return of("False", accepted.reason, accepted.message)
+    if decision.reading is not None:
+        # What runs is not what the spec asks for.
+        return of("False", progressing.reason, progressing.message)
     current = next((r for r in decision.revisions if r.is_current), None)
     if current is None:
         return of("False", progressing.reason, progressing.message)
@@ -497,4 +511,5 @@ _TOLD: Final[Mapping[str, Mapping[str, str]]] = {
     CONTENDED: {"True": "Warning"},
     NAMES_UNIQUE: {"False": "Warning"},
     ARGS_UNCHECKED: {"True": "Warning"},
+    MODEL_FACTS_UNKNOWN: {"True": "Warning"},
 }

@@ -7,7 +7,7 @@ that both have in their messages, whatever the case of its letters.
 from dataclasses import dataclass
 from typing import Any
 
-from tests.specs import HUB_URI, Object, service, spec, with_field
+from tests.specs import ARCHITECTURE, CLAIM_URI, HUB_URI, Object, service, spec, with_field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +78,16 @@ def _duration(path: str, shortest: str, longest: str, *, too_short: str, too_lon
     ]
 
 
+def _numbers(path: str, base: Object, low: int, bounds: dict[int, tuple[str, ...]]) -> list[Case]:
+    """Fields of one lower bound, by their upper one."""
+    return [
+        case
+        for high, fields in bounds.items()
+        for field in fields
+        for case in _bounds(f"{path}.{field}", low, high, base=base)
+    ]
+
+
 _ENV = "engine.env[0]"
 _VOLUME = "podTemplate.volumes[0]"
 _WITH_ENV = with_field(spec(), _ENV, {"name": "A"})
@@ -96,6 +106,9 @@ _WITH_ADAPTER = spec(model={"uri": "pvc://claim/folder", "adapters": [_ADAPTER]}
 _SPECULATIVE = "engine.options.speculative"
 _NGRAM, _EAGLE = {"method": "ngram", "tokens": 2}, {"method": "eagle", "tokens": 2, "uri": "hf://org/draft"}
 _WITH_NGRAM, _WITH_EAGLE = (with_field(spec(), _SPECULATIVE, value) for value in (_NGRAM, _EAGLE))
+_WITH_ARCHITECTURE = spec(model={"uri": CLAIM_URI, "architecture": ARCHITECTURE})
+_ARCHITECTURE = "model.architecture"
+_PRINTABLE = "[ -~]*$"
 _SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
 _WITH_SPREAD = with_field(spec(), "podTemplate.topologySpread[0]", _SPREAD)
 _LABEL, _NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
@@ -140,6 +153,38 @@ CASES: tuple[Case, ...] = (
     *_bounds("model.adapters[0].rank", 1, 512, base=_WITH_ADAPTER),
     _field("model.adapters[0].uri", "hf://org/lora", "pvc://claim/a", "authSecretRef is used for hf:// models only",
            base=with_field(_WITH_ADAPTER, "model.authSecretRef", {"name": "hub", "key": "token"})),
+    # model.architecture
+    _field(_ARCHITECTURE, ARCHITECTURE, {k: v for k, v in ARCHITECTURE.items() if k != "headDim"}, "required"),
+    *_numbers(_ARCHITECTURE, _WITH_ARCHITECTURE, 1, {
+        1024: ("numHiddenLayers",), 2**20: ("hiddenSize",), 2**22: ("vocabSize",), 2**30: ("maxPositionEmbeddings",),
+        4096: ("numAttentionHeads", "numKeyValueHeads"), 2**14: ("headDim", "vHeadDim"),
+        2**50: ("weightBytes", "expertWeightBytes", "parameters"),
+    }),
+    *_numbers(_ARCHITECTURE, _WITH_ARCHITECTURE, 0, {
+        1024: ("numSlidingLayers", "numLinearLayers", "numLayersWithoutAttention", "numIndexLayers", "numMlpLayers",
+               "numMoeLayers", "numNextnPredictLayers"),
+        2**30: ("slidingWindow",),
+        4096: ("swaNumAttentionHeads", "swaNumKeyValueHeads", "linearNumKeyHeads", "linearNumValueHeads", "indexNHeads"),
+        2**14: ("swaHeadDim", "swaVHeadDim", "linearKeyHeadDim", "linearValueHeadDim", "linearConvKernelDim",
+                "qkNopeHeadDim", "qkRopeHeadDim", "indexHeadDim", "nRoutedExperts", "numExpertsPerTok"),
+        2**20: ("kvLoraRank", "qLoraRank", "intermediateSize", "moeIntermediateSize", "sharedExpertIntermediateSize",
+                "quantizationConfig.groupSize"),
+        16: ("normsPerLayer",), 32: ("quantizationConfig.bits",),
+    }),
+    *(case for field in ("architecture", "modelType", "uncounted[0]", "quantizationConfig.quantMethod") for case in (
+        _field(f"{_ARCHITECTURE}.{field}", "a b", "ä", _PRINTABLE, base=_WITH_ARCHITECTURE),
+        _field(f"{_ARCHITECTURE}.{field}", "a", "", "at least 1 char", base=_WITH_ARCHITECTURE),
+        _longest(f"{_ARCHITECTURE}.{field}", 96, base=_WITH_ARCHITECTURE),
+    )),
+    _items(f"{_ARCHITECTURE}.uncounted", 8, "a", base=_WITH_ARCHITECTURE),
+    _items(f"{_ARCHITECTURE}.quantizationConfig.parts", 4, "mlp", base=_WITH_ARCHITECTURE),
+    _field(f"{_ARCHITECTURE}.quantizationConfig.parts[0]", "experts", "norms", "sharedExperts", base=_WITH_ARCHITECTURE),
+    _field(f"{_ARCHITECTURE}.linearLayerType", "gatedDeltaNet", "rwkv", "mamba2", base=_WITH_ARCHITECTURE),
+    _field(f"{_ARCHITECTURE}.qkNorm", "projection", "rms", "head", base=_WITH_ARCHITECTURE),
+    _field(f"{_ARCHITECTURE}.dtype", "bfloat16", "int8", "float8_e4m3fn", base=_WITH_ARCHITECTURE),
+    _field(f"{_ARCHITECTURE}.linearStateDtype", "bfloat16", "int8", "float8_e4m3fn", base=_WITH_ARCHITECTURE),
+    _field(f"{_ARCHITECTURE}.source", "a person", "ä", _PRINTABLE, base=_WITH_ARCHITECTURE),
+    _longest(f"{_ARCHITECTURE}.source", 200, base=_WITH_ARCHITECTURE),
     # engine
     _field("engine.name", "llama-cpp", "ollama", "llama-cpp"),
     _field("engine.version", "b11669", "-b", "[A-Za-z0-9._+-]*$"),

@@ -58,7 +58,10 @@ def test_the_spec_has_no_default_but_replicas() -> None:
 
 def test_unknown_fields_are_kept_only_where_the_operator_names_them() -> None:
     kept = {path for path, node in NODES if node.get("x-kubernetes-preserve-unknown-fields")}
-    assert kept == {"spec.podTemplate", "spec.podTemplate.affinity"}
+    facts = ("spec.model.architecture", "status.modelFacts.facts")
+    assert kept == {
+        "spec.podTemplate", "spec.podTemplate.affinity", *facts, *(f"{path}.quantizationConfig" for path in facts)
+    }  # fmt: skip
 
 
 def test_a_service_that_nobody_has_seen_has_generation_minus_one() -> None:

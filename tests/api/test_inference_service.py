@@ -7,7 +7,7 @@ from draftmark.api.inference_service import ENGINE_NAMES, InferenceServiceSpec
 from draftmark.api.names import NAME_NOT_A_SERVICE_NAME, NAME_TOO_LONG, name_problem, short_hash
 from tests.api.cases import CASES, Case
 from tests.schemas import models, spec_leaves, walk
-from tests.specs import Object, parse, service, spec, with_field
+from tests.specs import ARCHITECTURE, Object, parse, service, spec, with_field
 
 
 def refusal(item: Object) -> str | None:
@@ -60,6 +60,11 @@ def test_fields_that_no_pod_depends_on_do_not_name_the_revision(path: str) -> No
         parse(with_field(spec(), path, 5 if path == "replicas" else True)).pod_affecting()
         == parse(spec()).pod_affecting()
     )
+
+
+def test_what_is_known_of_a_model_does_not_name_the_revision() -> None:
+    known = with_field(spec(), "model.architecture", ARCHITECTURE)
+    assert parse(known).pod_affecting() == parse(spec()).pod_affecting()
 
 
 def test_numbers_and_texts_of_a_quantity_are_the_same_revision() -> None:

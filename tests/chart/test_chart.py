@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from draftmark.api.defaults import Defaults, NetworkDefaults, TrafficDefaults
+from draftmark.api.defaults import Defaults, HubDefaults, NetworkDefaults, TrafficDefaults
 from draftmark.api.images import mirrored
 from draftmark.cli.run import run
 from draftmark.engines.registry import ENGINES
@@ -210,6 +210,7 @@ def test_defaults_tell_what_only_the_release_knows(rendered: list[Object], chang
     assert left_alone.traffic == TrafficDefaults(reloader_image=template["spec"]["containers"][0]["image"])
     assert left_alone.network == NetworkDefaults(operator_namespace=NAMESPACE, monitoring_namespaces=())
     assert left_alone.namespaced is False
+    assert left_alone.hub == HubDefaults()
     (template,) = pod_templates(changed)
     told = read_defaults(changed)
     assert told.traffic == TrafficDefaults(
@@ -235,6 +236,15 @@ def test_emptied_defaults_are_filled_in() -> None:
     assert read_defaults(render("--set", "defaults.traffic.reloaderImage=b:1")).traffic == TrafficDefaults(
         reloader_image="b:1"
     )
+
+
+def test_the_hub_is_the_administrators() -> None:
+    mirror = ("--set", "defaults.hub.endpoint=https://hub.example/api", "--set", "defaults.hub.allowHttp=true")
+    told = read_defaults(render(*mirror, "--set", "defaults.hub.redirectHosts={a.example,*.b.example}"))
+    assert told.hub == HubDefaults(
+        endpoint="https://hub.example/api", redirect_hosts=("a.example", "*.b.example"), allow_http=True
+    )
+    assert read_defaults(render("--set", "defaults.hub=null")).hub == HubDefaults()
 
 
 def test_definitions_stay_when_the_release_goes(rendered: list[Object]) -> None:
@@ -319,9 +329,18 @@ def test_schema_refuses_typos_and_wrong_types_and_says_where() -> None:
     answer = helm(
         *("template", "draftmark", str(CHART), "--set", "replica=3", "--set", "workers=many"),
         *("--set", "defaults.engine.x=1", "--set", "logLevel=loud", "--set", "image.digest=latest"),
+        *("--set", "defaults.hub.endpoint=ftp://x", "--set", "defaults.hub.redirectHosts={*,*x.example}"),
     )
     assert answer.returncode != 0
-    for wrong in ("'replica'", "/workers", "'engine'", "/logLevel", "/image/digest"):
+    for wrong in (
+        "'replica'",
+        "/workers",
+        "'engine'",
+        "/logLevel",
+        "/image/digest",
+        "/hub/endpoint",
+        "/redirectHosts/1",
+    ):
         assert wrong in answer.stderr
 
 

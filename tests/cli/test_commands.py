@@ -404,6 +404,16 @@ async def test_retry_sets_the_annotation(commands: Commands) -> None:
     assert found["metadata"]["annotations"][names.ANNOTATION_RETRY] > "2026-01-01T11:59:30Z"
 
 
+async def test_retry_asks_again_about_a_model_that_could_not_be_read(commands: Commands) -> None:
+    commands.add(world.serving(modelFacts={"state": "Failed", "question": "q", "at": "2099-01-01T00:00:00Z"}))
+    result = await commands.run("retry", "llama")
+    assert "the facts of the model are asked for again" in result.stdout
+    assert result.stderr == ""
+    found = commands.api.see(INFERENCE_SERVICES, "llama", NAMESPACE)
+    assert found is not None
+    assert found["metadata"]["annotations"][names.ANNOTATION_RETRY] > "2099-01-01T00:00:00Z"
+
+
 async def test_retry_without_a_failure_says_so(commands: Commands) -> None:
     commands.add(world.serving())
     result = await commands.run("retry", "llama")

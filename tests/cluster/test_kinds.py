@@ -30,6 +30,7 @@ def test_children_are_what_we_may_create_and_delete() -> None:
         kinds.CONFIG_MAPS,
         kinds.ROLE_BINDINGS,
         kinds.NETWORK_POLICIES,
+        kinds.JOBS,
     }
 
 

@@ -16,6 +16,7 @@ from draftmark.cluster.kinds import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     INFERENCE_SERVICES,
+    JOBS,
     MODEL_GATEWAYS,
     PODS,
     SERVICES,
@@ -183,7 +184,10 @@ class Rig:
                     )
         expected = {f"{d['metadata']['name']}-{n}" for d in deployments for n in range(int(d["spec"]["replicas"]))}
         for pod in self.all(PODS):
-            if pod["metadata"]["name"] not in expected:
+            job = pod["metadata"]["labels"].get(names.LABEL_JOB)
+            if (job is None and pod["metadata"]["name"] not in expected) or (
+                job is not None and not self.api.see(JOBS, job)
+            ):
                 self.api.remove(PODS, pod["metadata"]["name"])
 
     def next_address(self) -> str:

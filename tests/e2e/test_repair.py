@@ -3,9 +3,10 @@
 import time
 
 from draftmark.api import names
-from draftmark.cluster.kinds import CONTROLLER_REVISIONS, SERVICE_ACCOUNTS, SERVICES, child_kinds
+from draftmark.cluster.kinds import CONTROLLER_REVISIONS, SERVICE_ACCOUNTS, SERVICES
 from tests.e2e.api import Namespace, eventually
 from tests.e2e.installed import HOME, Client
+from tests.specs import LASTING_KINDS
 
 
 def test_children_that_were_deleted_by_hand_come_back(
@@ -15,7 +16,7 @@ def test_children_that_were_deleted_by_hand_come_back(
     before = {key: item["metadata"]["uid"] for key, item in home.children(good).items()}
     # Older revisions are history, and nobody can write that again.
     needed = {(kind, name) for kind, name in before if kind != CONTROLLER_REVISIONS or revision["hash"] in name}
-    assert {kind for kind, _ in needed} == set(child_kinds())
+    assert {kind for kind, _ in needed} == set(LASTING_KINDS)
     began = time.monotonic()
 
     for kind, name in before:

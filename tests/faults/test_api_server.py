@@ -18,6 +18,7 @@ from draftmark.cluster.kinds import (
 from tests.fake_api.faults import WRITES, Fault
 from tests.faults.cluster import Cluster
 from tests.faults.scenarios import CREATE, GATEWAY, ROLL, UPDATE, Scenario, Scenarios, each
+from tests.specs import LASTING_KINDS
 
 #: Writes that failures in the middle of a scenario explain: statuses that tell of them, and Events.
 _TOLD = 12
@@ -156,7 +157,7 @@ async def test_one_kind_may_not_be_created(scenarios: Scenarios) -> None:
                 assert f'Grant the verb "create" on {kind.resource}' in cluster.condition("Stalled")["message"]
                 made = {done.kind for done in cluster.writes() if done.verb == "create"}
                 # Pods never run unpinned: without pins nothing else is made.
-                others = set(child_kinds()) - {kind} if kind != CONTROLLER_REVISIONS else set()
+                others = set(LASTING_KINDS) - {kind} if kind != CONTROLLER_REVISIONS else set()
                 assert others <= made
                 cluster.api.faults.clear()
 
@@ -167,7 +168,7 @@ async def test_one_kind_may_not_be_created(scenarios: Scenarios) -> None:
             found = run.differs_from(usual, writes=_TOLD)
             return [f for f in found if not f.endswith("told 1 times: Forbidden")]
 
-    problems = await each(child_kinds(), refused)
+    problems = await each(LASTING_KINDS, refused)
     assert not problems, "\n".join(problems)
 
 

@@ -13,10 +13,10 @@ from draftmark.cluster.kinds import (
     SERVICE_ACCOUNTS,
     SERVICES,
     Kind,
-    child_kinds,
 )
 from tests.faults.cluster import Cluster, Json
 from tests.faults.scenarios import CREATE, DELETE, Run, Scenarios, each
+from tests.specs import LASTING_KINDS
 
 #: Statuses and Events that tell of what happened, and what the gateways are told.
 _TOLD = 12
@@ -50,7 +50,7 @@ async def test_children_are_deleted(scenarios: Scenarios) -> None:
             again = sum(run.created.values()) - len(before)
             return [*run.is_alike(usual), *([f"{again} made beside: {run.created}"] if again else [])]
 
-    problems = await each([(kind, is_running) for kind in child_kinds() for is_running in (True, False)], deleted)
+    problems = await each([(kind, is_running) for kind in LASTING_KINDS for is_running in (True, False)], deleted)
     assert not problems, "\n".join(problems)
 
 
@@ -109,14 +109,14 @@ async def test_children_are_edited(scenarios: Scenarios) -> None:
             lost = [] if stays == ["blue"] * len(objects) else [f"the foreign field is {stays}"]
             return [*lost, *run.is_alike(usual), *run.costs_more_than(2 * len(objects) + _TOLD)]
 
-    problems = await each(child_kinds(), edited)
+    problems = await each(LASTING_KINDS, edited)
     assert not problems, "\n".join(problems)
 
 
 async def test_a_name_is_taken(scenarios: Scenarios) -> None:
     """Case 28: a stranger's object of a child's name is never touched; when it has gone ours is made."""
     usual = await scenarios.usual(CREATE)
-    kinds = {kind.kind: kind for kind in child_kinds()}
+    kinds = {kind.kind: kind for kind in LASTING_KINDS}
 
     async def taken(child: str) -> list[str]:
         _, kind_name, name = child.split(" ")
@@ -159,7 +159,7 @@ async def test_owners_and_labels_are_removed(scenarios: Scenarios) -> None:
             again = [f"made again: {run.created}"] if run.created else []
             return [*again, *run.is_alike(usual), *run.costs_more_than(2 * len(objects) + _TOLD)]
 
-    points = [(kind, field) for kind in child_kinds() for field in ("ownerReferences", "labels")]
+    points = [(kind, field) for kind in LASTING_KINDS for field in ("ownerReferences", "labels")]
     problems = await each(points, removed)
     assert not problems, "\n".join(problems)
 
@@ -184,5 +184,5 @@ async def test_a_child_does_not_go(scenarios: Scenarios) -> None:
             run = Run.of(cluster, begun)
             return [*([f"written meanwhile: {told}"] if told else []), *run.is_alike(usual)]
 
-    problems = await each(child_kinds(), held)
+    problems = await each(LASTING_KINDS, held)
     assert not problems, "\n".join(problems)

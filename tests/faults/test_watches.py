@@ -16,6 +16,7 @@ from draftmark.cluster.kinds import (
 )
 from tests.faults.cluster import Cluster, service
 from tests.faults.scenarios import CREATE, DELETE, ROLL, UPDATE, Run, Scenario, Scenarios, each
+from tests.specs import LASTING_KINDS
 
 _WATCHED = (INFERENCE_SERVICES, *child_kinds(), PODS)
 _TOLD = 8
@@ -193,7 +194,7 @@ async def test_a_new_process_lists_an_api_server_that_is_behind(scenarios: Scena
 
             return (await scenarios.run(cluster, CREATE, start_again)).differs_from(usual, writes=_TOLD)
 
-    problems = await each(child_kinds(), behind)
+    problems = await each(LASTING_KINDS, behind)
     assert not problems, "\n".join(problems)
 
 

@@ -7,6 +7,7 @@ import pytest
 from draftmark.cluster import kinds
 from draftmark.cluster.errors import Invalid
 from tests.integration.conftest import Rig, service
+from tests.specs import LASTING_KINDS
 
 
 async def serve(rig: Rig, **spec: Any) -> None:
@@ -123,7 +124,7 @@ async def test_a_port_edited_by_hand_comes_back(rig: Rig) -> None:
     await rig.until(is_back)
 
 
-@pytest.mark.parametrize("kind", kinds.child_kinds(), ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("kind", LASTING_KINDS, ids=lambda kind: kind.kind)
 async def test_a_child_that_somebody_deletes_comes_back(rig: Rig, kind: kinds.Kind) -> None:
     await serve(rig)
     before = {child["metadata"]["name"]: child["metadata"]["uid"] for child in await rig.all(kind)}

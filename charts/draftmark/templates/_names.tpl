@@ -78,6 +78,11 @@ comes before the first slash is a registry if it has a dot or a colon in it, or 
 {{- end }}
 {{- $network := default (dict) $defaults.network }}
 {{- $_ := set $network "operatorNamespace" (default .Release.Namespace $network.operatorNamespace) }}
+{{- $hub := dict }}
+{{- range $name, $value := $defaults.hub }}
+{{- if $value }}{{ $_ := set $hub $name $value }}{{ end }}
+{{- end }}
+{{- $_ := set $defaults "hub" $hub }}
 {{- $_ := set $defaults "traffic" $traffic }}
 {{- $_ := set $defaults "network" $network }}
 {{- if and $global.imageRegistry (not $defaults.registryMirror) }}{{ $_ := set $defaults "registryMirror" $global.imageRegistry }}{{ end }}

@@ -1,7 +1,7 @@
 """Condition types and reasons, and how a list of conditions is written.
 
-True is good for every type of ours; `Reconciling` and `Stalled` are kstatus' words and the other way round, and so is
-`ArgsUnchecked`, which is there only while it is true.
+True is good for every type of ours; `Reconciling` and `Stalled` are kstatus' words and the other way round, and so are
+`ArgsUnchecked`, `Contended` and `ModelFactsUnknown`, which are there only while they are true.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,6 +21,8 @@ RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 ARGS_UNCHECKED: Final = "ArgsUnchecked"
 CONTENDED: Final = "Contended"
+#: There only while a plan could be a better one, if more was known of the model.
+MODEL_FACTS_UNKNOWN: Final = "ModelFactsUnknown"
 #: Of a ModelGateway: whether every service behind it has a name of its own.
 NAMES_UNIQUE: Final = "NamesUnique"
 

@@ -49,11 +49,28 @@ class NetworkDefaults(_Strict):
     """Namespaces whose pods may scrape metrics."""
 
 
+#: A name in DNS, or all names below one: `*.example.com`.
+HostPattern = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+
+
+class HubDefaults(_Strict):
+    """Where the facts of hf:// models are read."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9][-A-Za-z0-9._:/]*$", max_length=512)] | None = None
+    """The hub, or a mirror that speaks as it does. Default: https://huggingface.co."""
+    redirect_hosts: Annotated[tuple[HostPattern, ...], Field(max_length=32)] | None = None
+    """Hosts that the hub may send a reader to, without its token. Default: *.hf.co for the default endpoint, and none for
+    another."""
+    allow_http: bool | None = None
+    """True: an endpoint of http:// is asked as well. Default: false."""
+
+
 class Defaults(_Strict):
     """The whole file."""
 
     traffic: TrafficDefaults | None = None
     network: NetworkDefaults | None = None
+    hub: HubDefaults | None = None
     namespaced: bool | None = None
     """True: the operator has rights in single namespaces only, so routers get a Role of their own instead of a binding
     to the chart's ClusterRole, and services must say their accelerator, because nodes cannot be listed."""

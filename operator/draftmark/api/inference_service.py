@@ -25,6 +25,7 @@ from draftmark.api.base import (
     number_to_text,
 )
 from draftmark.api.duration import Duration, seconds_of
+from draftmark.api.model_architecture import ArchitectureSpec
 from draftmark.api.model_uri import SCHEMES, UnreadableUri, parse_model_uri
 
 #: Engines that can be asked for. `engines.registry` has one file for each.
@@ -107,6 +108,10 @@ class ModelSpec(ApiModel):
 
     auth_secret_ref: SecretKeyRef | None = None
     """Secret key that holds the hub's token, for hf:// models and adapters."""
+
+    architecture: ArchitectureSpec | None = None
+    """The shape of the model, where it cannot be read from its files: the facts of config.json. Default: they are read,
+    where something is decided by them."""
 
     rules: ClassVar = (
         Rule(
@@ -603,9 +608,12 @@ class InferenceServiceSpec(ApiModel):
     def pod_affecting(self) -> dict[str, Any]:
         """The part that decides what runs in the pods; a revision is named by its hash.
 
-        Empty maps and lists say nothing and leave no trace: `options: {}` must not restart a pod.
+        Empty maps and lists say nothing and leave no trace: `options: {}` must not restart a pod. Neither does
+        model.architecture: it is knowledge and no wish. It decides the plan of a revision that is made, and there it is
+        pinned; whoever adds or corrects it later gets a suggestion, and keeps the pods that run.
         """
         written = _without_empty(self.written())
+        written.get("model", {}).pop("architecture", None)
         accept = written.get("rollout", {}).get("accept")
         parts = ("model", "engine", "accelerator", "parallelism", "workload", "podTemplate")
         return {key: written[key] for key in parts if key in written} | ({"accept": accept} if accept else {})

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from draftmark.api.base import ApiModel
+from draftmark.api.model_architecture import ArchitectureSpec
 
 Text = Annotated[str, Field(max_length=1024)]
 Word = Annotated[str, Field(max_length=64)]
@@ -121,6 +122,29 @@ class StartupStatus(ApiModel):
     total_seconds: Annotated[int, Field(ge=0)]
 
 
+class ModelFactsStatus(ApiModel):
+    """What a Job of the service's namespace has told of the model, so that it is asked once."""
+
+    state: Literal["Asked", "Known", "Failed"]
+    """Asked: the Job is to answer. Known: it has. Failed: it could not."""
+    question: Word
+    """Stands for the URI, the revision and what is read of it."""
+    attempt: Annotated[int, Field(ge=0)] | None = None
+    """Jobs before this one that were asked the same. Default: none."""
+    at: Time
+    """When it was asked, or answered."""
+    failures: Annotated[int, Field(ge=0)] | None = None
+    """Answers in a row that told nothing."""
+    generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the spec when it failed: an edit asks again."""
+    commit: Word | None = None
+    """Commit of the repository that was read."""
+    facts: ArchitectureSpec | None = None
+    """In the form of spec.model.architecture."""
+    code: Word | None = None
+    message: Text | None = None
+
+
 class InferenceServiceStatus(ApiModel):
     """What the operator decided and saw."""
 
@@ -147,6 +171,7 @@ class InferenceServiceStatus(ApiModel):
     """Label selector of the engine pods, for autoscalers."""
     plan: PlanStatus | None = None
     startup: StartupStatus | None = None
+    model_facts: ModelFactsStatus | None = None
     revisions: (
         Annotated[
             tuple[RevisionStatus, ...],

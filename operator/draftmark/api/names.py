@@ -39,13 +39,16 @@ LABEL_SERVICE: Final = f"{GROUP}/service"
 LABEL_MODEL_GATEWAY: Final = f"{GROUP}/model-gateway"
 LABEL_ROLE: Final = f"{GROUP}/role"
 LABEL_REVISION: Final = f"{GROUP}/revision"
+#: Of the pods of a Job of ours: its name.
+LABEL_JOB: Final = f"{GROUP}/job"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "draftmark"
 
 #: Digest of what the operator wrote last to a child.
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 
-#: On an InferenceService: the time since which a withdrawn revision may be tried again.
+#: On an InferenceService: the time since which a withdrawn revision may be tried again, and a question about its model
+#: that was not answered.
 ANNOTATION_RETRY: Final = f"{GROUP}/retry"
 #: On a gateway's pod: the configuration that the kubelet shall bring to it now, and not within a minute.
 ANNOTATION_CONFIG: Final = f"{GROUP}/config"
@@ -54,6 +57,7 @@ ROLE_ENGINE: Final = "engine"
 ROLE_GATEWAY: Final = "gateway"
 ROLE_ROUTER: Final = "router"
 ROLE_BENCHMARK: Final = "benchmark"
+ROLE_MODEL_FACTS: Final = "model-facts"
 
 #: Labels that a user's podTemplate may not set: children are found and selected by them.
 RESERVED_LABEL_PREFIXES: Final = (f"{GROUP}/", "app.kubernetes.io/", "pod-template-hash", "controller-revision-hash")
@@ -118,6 +122,11 @@ def router_name(service: str, revision: str) -> str:
 def router_account_name(service: str) -> str:
     """Name of the ServiceAccount under which a service's routers look for engine pods, and of its binding."""
     return f"{service}-{ROLE_ROUTER}"
+
+
+def model_facts_job_name(service: str, question: str) -> str:
+    """Name of the Job that reads the facts of a service's model."""
+    return f"{service}-facts-{question}"
 
 
 def service_account_name(service: str) -> str:

@@ -143,15 +143,21 @@ def resume(cluster: "Cluster", name: str) -> None:
 @click.argument("name")
 @on_cluster
 def retry(cluster: "Cluster", name: str) -> None:
-    """Try a revision again that was withdrawn."""
+    """Try a revision again that was withdrawn, and ask again for facts of the model that were not to be had."""
     service = cluster.service(name)
-    failed = [r for r in (service.get("status") or {}).get("revisions") or () if r.get("phase") == "Failed"]
-    stamp = write_time(spec_changes.retry_time(failed, datetime.now(UTC)))
+    status = service.get("status") or {}
+    failed = [r for r in status.get("revisions") or () if r.get("phase") == "Failed"]
+    unanswered = status.get("modelFacts") or {}
+    is_unanswered = unanswered.get("state") == "Failed"
+    times = [r.get("failedAt") for r in failed] + ([unanswered.get("at")] if is_unanswered else [])
+    stamp = write_time(spec_changes.retry_time(times, datetime.now(UTC)))
     _write(cluster, service, lambda item: spec_changes.annotate(item, names.ANNOTATION_RETRY, stamp))
     click.echo(f"{_where(service)}: {names.ANNOTATION_RETRY}: {stamp}")
     if failed:
         click.echo(f"  revision {failed[0]['hash']} is tried again. See kubectl draftmark status {name} --watch.")
-    else:
+    if is_unanswered:
+        click.echo(f"  the facts of the model are asked for again. See kubectl draftmark status {name} --watch.")
+    if not failed and not is_unanswered:
         click.echo(
             "draftmark: the status shows no revision that failed, so there may be nothing to try again.", err=True
         )

@@ -175,9 +175,9 @@ def annotate(service: Json, key: str, value: str) -> list[dict[str, Any]]:
     return [test, {"op": "add", "path": f"/metadata/annotations/{_pointer(key)}", "value": value}]
 
 
-def retry_time(failed: Iterable[Json], now: datetime) -> datetime:
+def retry_time(failed: Iterable[object], now: datetime) -> datetime:
     """The time to ask for a retry with: now, and after every failure, for the operator's clock may be ahead of ours."""
-    times = [at for r in failed if (at := read_time(r.get("failedAt"))) is not None]
+    times = [at for text in failed if (at := read_time(text)) is not None]
     return max([now, *(at + timedelta(seconds=1) for at in times)])
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "DEPLOYMENTS",
     "EVENTS",
     "INFERENCE_SERVICES",
+    "JOBS",
     "LEASES",
     "MODEL_GATEWAYS",
     "NETWORK_POLICIES",
@@ -75,6 +76,7 @@ INFERENCE_SERVICES: Final = Kind(GROUP, VERSION, PLURAL, KIND)
 MODEL_GATEWAYS: Final = Kind(GROUP, VERSION, MODEL_GATEWAY_PLURAL, MODEL_GATEWAY_KIND)
 DEPLOYMENTS: Final = Kind("apps", "v1", "deployments", "Deployment")
 CONTROLLER_REVISIONS: Final = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
+JOBS: Final = Kind("batch", "v1", "jobs", "Job")
 SERVICES: Final = Kind("", "v1", "services", "Service")
 SERVICE_ACCOUNTS: Final = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 CONFIG_MAPS: Final = Kind("", "v1", "configmaps", "ConfigMap")
@@ -114,6 +116,8 @@ RIGHTS: Final[tuple[Right, ...]] = (
     Right(kind=MODEL_GATEWAYS, subresource="finalizers", verbs=("update",)),
     Right(kind=DEPLOYMENTS, verbs=_CHILD),
     Right(kind=CONTROLLER_REVISIONS, verbs=_CHILD),
+    # A short one reads the facts of a model where its files are.
+    Right(kind=JOBS, verbs=_CHILD),
     Right(kind=SERVICES, verbs=_CHILD),
     Right(kind=SERVICE_ACCOUNTS, verbs=_CHILD),
     Right(kind=CONFIG_MAPS, verbs=_CHILD),

@@ -155,6 +155,8 @@ class World:
             pods=self.pods_of(key, names.ROLE_ENGINE),
             router_pods=self.pods_of(key, names.ROLE_ROUTER),
             gateway_pods=self.pods_of(key, names.ROLE_GATEWAY),
+            model_facts_pods=self.pods_of(key, names.ROLE_MODEL_FACTS),
+            can_ask=True,
             gateways=self.gateways.get(key, {}),
             silent_gateways=self.silent.get(key, frozenset()),
             claims=self._claims_in.get(key[0], {}) if not unread(self.claims.of(key[0])) else None,
@@ -304,7 +306,13 @@ def _what_matters(child: Json) -> Json:
     refused = [
         (c.get("status"), c.get("message")) for c in status.get("conditions") or () if c.get("type") == "ReplicaFailure"
     ]
-    return {**rest, "metadata": metadata, "status": (status.get("replicas"), status.get("readyReplicas"), refused)}
+    ended = [
+        (c["type"], c.get("status"), c.get("reason"))
+        for c in status.get("conditions") or ()
+        if child.get("kind") == "Job" and c.get("type") in ("Complete", "Failed")
+    ]
+    told = (status.get("replicas"), status.get("readyReplicas"), refused, ended)
+    return {**rest, "metadata": metadata, "status": told}
 
 
 def _pick(item: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

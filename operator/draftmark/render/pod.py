@@ -50,7 +50,7 @@ def render_pod_template(service: str, spec: InferenceServiceSpec, plan: Plan, de
         },
         service_account=names.service_account_name(service),
         grace_s=launch.grace_s,
-        pod_security=_pod_security(template),
+        pod_security=pod_security(template),
         node_selector={**_product_selector(plan.layout), **(template.node_selector or {})},
         tolerations=_tolerations(plan.layout, template, defaults),
         affinity=dict(template.affinity or {}),
@@ -136,7 +136,8 @@ def _launch(spec: InferenceServiceSpec, plan: Plan) -> Launch:
     )
 
 
-def _pod_security(template: PodTemplate) -> dict[str, Any]:
+def pod_security(template: PodTemplate) -> dict[str, Any]:
+    """User, groups and profile of a pod that reads or serves the service's model."""
     user = template.security_context
     context: dict[str, Any] = {
         "runAsNonRoot": True,
