@@ -447,6 +447,18 @@ def test_a_spec_that_cannot_be_read_forgets_nothing() -> None:
     assert world.status["modelFacts"] == before
 
 
+def test_a_container_beside_it_neither_answers_nor_holds_up_the_answer() -> None:
+    world = asked()
+    world.pod_tells(PROBLEM)
+    [container] = world.pods[0]["status"]["containerStatuses"]
+    container["name"] = "proxy"
+    assert world.look().reading is not None
+    ended = {"terminated": {"exitCode": 0, "message": ANSWER}}
+    proxy = {"name": "proxy", "state": {"running": {}}}
+    world.pods[0]["status"]["containerStatuses"] = [proxy, {"name": "reader", "state": ended}]
+    assert world.look().model == FACTS
+
+
 def test_a_foreign_pod_with_our_labels_answers_for_nobody_else() -> None:
     world = asked()
     world.pod_tells(ANSWER)

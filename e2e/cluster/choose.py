@@ -44,7 +44,8 @@ class Target(Protocol):
         """Bring an image that is in the cache to where the nodes find it, and return its reference."""
 
     def place(self, file: Path) -> str | None:
-        """Put a file on the node and return its folder there, or None where nodes are out of reach."""
+        """Put a file, or a folder of files, on the node and return its folder there, or None where nodes are out of
+        reach."""
 
     def down(self) -> bool:
         """Remove the cluster; False if it is not ours to remove."""
@@ -71,7 +72,10 @@ class Own:
     def place(self, file: Path) -> str:
         folder = self.cluster.state / "models"
         folder.mkdir(exist_ok=True)
-        shutil.copy(file, folder)
+        if file.is_dir():
+            shutil.copytree(file, folder / file.name, dirs_exist_ok=True)
+        else:
+            shutil.copy(file, folder)
         return str(folder)
 
     def down(self) -> bool:

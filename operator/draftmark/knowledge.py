@@ -33,7 +33,7 @@ from draftmark.plan import Unplannable
 from draftmark.planner.needs_facts import UNKNOWN, needs_facts
 from draftmark.planner.planner import make_plan
 from draftmark.render.metadata import Place
-from draftmark.render.model_facts import render_model_facts_job
+from draftmark.render.model_facts import CONTAINER, render_model_facts_job
 
 #: From the end of a Job until its pod's answer is given up: the two are told by different watches.
 ANSWER_LAG: Final = timedelta(seconds=15)
@@ -173,7 +173,8 @@ def _answer(seen: Observation, job: Manifest, now: datetime) -> ModelAnswer | Mo
     for pod in _pods_of(seen, job):
         for container in pod.get("status", {}).get("containerStatuses") or ():
             ended = container.get("state", {}).get("terminated")
-            if ended is None:
+            # A service mesh puts containers of its own beside it, which may run on for ever.
+            if ended is None or container.get("name") != CONTAINER:
                 continue
             if ended.get("exitCode") == 0 and ended.get("message"):
                 return read_answer(str(ended["message"]))

@@ -21,6 +21,7 @@ from draftmark.render.pod import pod_security
 from draftmark.render.templates import render
 
 COMMAND: Final = ("python3", "-m", "draftmark.model_facts_reader")
+CONTAINER: Final = "reader"
 MOUNT: Final = "/model"
 
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"
@@ -96,6 +97,7 @@ def _pod(spec: InferenceServiceSpec, question: ModelQuestion, defaults: Defaults
                 {s.name for s in (*(defaults.image_pull_secrets or ()), *(template.image_pull_secrets or ()))}
             )
         ],
+        container=CONTAINER,
         image=(images and images.reloader_image) or mirrored(DEFAULT_RELOADER_IMAGE, defaults),
         command=list(COMMAND),
         args=args,
