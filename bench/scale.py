@@ -29,6 +29,8 @@ SPEC: dict[str, Any] = {
     "model": {"uri": "pvc://models/llama", "maxContextLength": 8192},
     "engine": {"name": "vllm"},
     "accelerator": {"product": "NVIDIA-L4"},
+    # All that is decided is said: nobody is there to run a Job that reads the model.
+    "parallelism": {"tensor": 1},
     "replicas": 2,
 }
 #: Edits that are timed, and the seconds between two.
