@@ -9,7 +9,7 @@ then asked without them.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -104,22 +104,27 @@ def _learn(
     def job_of(attempt: int) -> Manifest:
         return render_model_facts_job(place, spec, question, attempt=attempt, defaults=seen.defaults)
 
-    asked = job_of(state.attempt) if isinstance(state, Asked) and state.question == question.key else None
     new = novelty(seen, spec) if is_wanted else Novelty()
-    step = machine.step(
-        state,
-        Seen(
-            question=question.key,
-            generation=seen.generation,
-            is_wanted=is_wanted,
-            is_new=new.is_new,
-            is_awaited=new.has_choices and _can_be_planned(seen, spec),
-            retried_at=_retried_at(seen),
-            answer=_answer(seen, asked, now) if asked is not None else None,
-            obstacle=_obstacle(seen, asked) if asked is not None else None,
-        ),
-        now,
+    looked = Seen(
+        question=question.key,
+        generation=seen.generation,
+        is_wanted=is_wanted,
+        is_new=new.is_new,
+        is_awaited=new.has_choices and _can_be_planned(seen, spec),
+        retried_at=_retried_at(seen),
     )
+
+    def heard(state: State) -> Seen:
+        if not isinstance(state, Asked) or state.question != question.key:
+            return looked
+        job = job_of(state.attempt)
+        return replace(looked, answer=_answer(seen, job, now), obstacle=_obstacle(seen, job))
+
+    step = machine.step(state, heard(state), now)
+    if isinstance(step.state, Asked) and step.state != state and heard(step.state).answer is not None:
+        # The Job is there already, with its answer, when what was asked had not been written down: the process was killed,
+        # or the status was lost. Nothing else would happen that brings us back.
+        step = machine.step(step.state, heard(step.state), now)
     job = job_of(step.attempt) if step.attempt is not None else None
     found = step.state.facts if isinstance(step.state, Known) else catalogue_facts(spec.model.uri)
     is_waiting = isinstance(step.state, Asked) and new.has_choices

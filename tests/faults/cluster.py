@@ -26,6 +26,7 @@ from draftmark.cluster.kinds import (
     DEPLOYMENTS,
     EVENTS,
     INFERENCE_SERVICES,
+    JOBS,
     LEASES,
     MODEL_GATEWAYS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -35,8 +36,10 @@ from draftmark.cluster.kinds import (
     child_kinds,
 )
 from draftmark.controller.main import LEASE_NAME
+from draftmark.facts.model_answer import ModelAnswer, write_answer
 from draftmark.settings import Settings
 from tests.controller.gateways import FakeGateways
+from tests.facts.model_rows import a_llama
 from tests.fake_api import Done, FakeApi
 from tests.faults.operator_process import OperatorProcess, Tuning
 
@@ -333,6 +336,7 @@ class Cluster:
             seen = storage.version
             self._collect_garbage()
             self._run_deployments()
+            self._run_jobs()
             self._run_kubelet()
             # So that what one controller does can be seen before the next one goes on from it.
             await asyncio.sleep(0.005)
@@ -349,7 +353,7 @@ class Cluster:
     def _run_deployments(self) -> None:
         expected: dict[str, Json] = {}
         ready: Counter[str] = Counter()
-        pods = self.all(PODS)
+        pods = [pod for pod in self.all(PODS) if "deployment" in pod["metadata"]["annotations"]]
         for pod in pods:
             ready[pod["metadata"]["annotations"]["deployment"]] += is_ready_pod(pod)
         for deployment in self.all(DEPLOYMENTS):
@@ -378,11 +382,29 @@ class Cluster:
                 self.api.remove(PODS, pod["metadata"]["name"])
                 self.gateways.working_with.pop(pod.get("status", {}).get("podIP", ""), None)
 
+    def _run_jobs(self) -> None:
+        """A Job has a pod that has told the facts of a model, and ended; one whose Job is gone goes, too."""
+        jobs = {job["metadata"]["name"]: job for job in self.all(JOBS)}
+        for name, job in jobs.items():
+            if self.api.storage.objects[PODS].get(("default", name)) is None:
+                pod = _pod(name, name, job["spec"]["template"])
+                del pod["metadata"]["annotations"]["deployment"]
+                ended = {"exitCode": 0, "message": write_answer(ModelAnswer(facts=a_llama()))}
+                told = [{"name": "reader", "state": {"terminated": ended}}]
+                pod["status"] = {"phase": "Succeeded", "containerStatuses": told}
+                self.api.add(PODS, pod, manager="kube-controller-manager")
+        for pod in self.all(PODS):
+            job_name = pod["metadata"]["labels"].get(names.LABEL_JOB)
+            if job_name is not None and job_name not in jobs:
+                self.api.remove(PODS, pod["metadata"]["name"])
+
     def _run_kubelet(self) -> None:
         """A pod becomes ready; a gateway's works with the ConfigMap of its start until its annotation changes, then with
         the present one."""
         for pod in self.all(PODS):
             labels, name = pod["metadata"]["labels"], pod["metadata"]["name"]
+            if names.LABEL_JOB in labels:
+                continue
             if not is_ready_pod(pod):
                 if labels[names.LABEL_ROLE] not in self.waiting:
                     self._addresses += 1

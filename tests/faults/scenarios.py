@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from draftmark.api import names
-from draftmark.cluster.kinds import EVENTS, INFERENCE_SERVICES, MODEL_GATEWAYS
+from draftmark.cluster.kinds import EVENTS, INFERENCE_SERVICES, JOBS, MODEL_GATEWAYS
 from tests.fake_api import Done
 from tests.faults.cluster import Cluster, Snapshot, service, text_of
 
@@ -101,7 +101,15 @@ GATEWAY: Final = Scenario(
     "model gateway", {"replicas": 1}, lambda c: c.api.add(MODEL_GATEWAYS, _model_gateway()), _gateway_is_ready
 )
 
-WRITING: Final = (CREATE, UPDATE, SCALE_UP, SCALE_DOWN, ROLL, GATEWAY)
+#: A service whose plan waits for the facts of its model: a Job comes, tells them and goes.
+LEARN: Final = Scenario(
+    "learn",
+    None,
+    lambda c: c.api.add(INFERENCE_SERVICES, service(accelerator={"product": "NVIDIA-L4"})),
+    lambda c: c.is_ready() and not c.all(JOBS),
+)
+
+WRITING: Final = (CREATE, UPDATE, SCALE_UP, SCALE_DOWN, ROLL, GATEWAY, LEARN)
 
 
 @dataclass(frozen=True)
