@@ -16,9 +16,9 @@ from draftmark.decision import Decision
 from draftmark.facts.model_answer import ModelAnswer, ModelProblem, write_answer
 from draftmark.facts.model_json import facts_to_json
 from draftmark.facts.models import ModelFacts
-from draftmark.facts.nodes import ClusterFacts
+from draftmark.facts.nodes import ClusterFacts, read_nodes
 from draftmark.knowledge import ANSWER_LAG
-from draftmark.machines.model_facts import ANSWER_WITHIN
+from draftmark.machines.model_facts import ANSWER_WITHIN, PAUSES
 from draftmark.observation import Observation
 from draftmark.planner.needs_facts import needs_facts
 from draftmark.status import make_status
@@ -32,6 +32,7 @@ from tests.specs import (
     Object,
     crashed_pod,
     deployments,
+    node,
     observation,
     parse,
     spec,
@@ -226,7 +227,9 @@ def test_whoever_asks_to_try_again_gets_another_job_and_keeps_what_runs() -> Non
     assert world.condition(c.MODEL_FACTS_UNKNOWN)[0] == ""
 
 
-@pytest.mark.parametrize("wanted", [GIVEN, spec(), with_field(OPEN, "model.architecture", ARCHITECTURE)])
+@pytest.mark.parametrize(
+    "wanted", [GIVEN, spec(), with_field(OPEN, "model.architecture", json.loads(facts_to_json(FACTS)))]
+)
 def test_nothing_is_asked_where_nothing_would_be_decided(wanted: Object) -> None:
     world = World(wanted)
     decision = world.look()
@@ -251,17 +254,61 @@ def test_what_runs_goes_on_while_a_change_waits() -> None:
     assert deployments(world.look().desired).keys() != before.keys()
 
 
-def test_an_edit_that_keeps_its_choices_asks_nothing() -> None:
+def test_an_edit_is_planned_with_what_is_known_already() -> None:
     world = asked()
-    world.pod_tells(PROBLEM)
+    world.pod_tells(ANSWER)
+    world.look()
+    world.look()
+    world.wanted, world.generation = with_field(OPEN, "engine.env", [{"name": "A", "value": "1"}]), 2
+    before = world.status["revisions"][0]["hash"]
+    decision = world.look()
+    assert before not in deployments(decision.desired)
+    assert (decision.model, world.jobs) == (FACTS, 0)
+
+
+def test_an_edit_after_the_facts_were_lost_asks_again_for_its_layout_follows_from_them() -> None:
+    world = asked()
+    world.pod_tells(ANSWER)
     world.look()
     world.look()
     world.status.pop("modelFacts")
-    world.wanted = with_field(OPEN, "engine.env", [{"name": "A", "value": "1"}])
-    world.generation = 2
-    before = world.status["revisions"][0]["hash"]
-    assert before not in deployments(world.look().desired)
+    world.pods.clear()
+    before = deployments(world.look().desired)
+    assert world.jobs == 0  # what runs needs nothing
+    world.wanted, world.generation = with_field(OPEN, "engine.env", [{"name": "A", "value": "1"}]), 2
+    assert deployments(world.look().desired) == before
+    assert world.jobs == 1
+
+
+def a_cluster_with_gpus() -> ClusterFacts:
+    labels = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034", "nvidia.com/gpu.count": "1"}
+    item = node()
+    item["metadata"]["labels"] = labels
+    item["status"] |= {"allocatable": {"nvidia.com/gpu": "1"}}
+    return ClusterFacts(nodes=read_nodes([item]))
+
+
+def test_where_the_accelerator_is_chosen_facts_are_needed_and_asked_for_again_and_again() -> None:
+    wanted = spec(model={"uri": "pvc://weights/llama"}, engine={"name": "vllm"})
+    assert needs_facts(parse(wanted), a_cluster_with_gpus())
+    world = asked(wanted, cluster=a_cluster_with_gpus())
+    assert world.jobs == 1
+    world.pod_tells(PROBLEM)
+    decision = world.look()
+    assert decision.refused is not None
+    assert decision.refused.code == "ModelUnknown"
+    assert world.condition(c.MODEL_FACTS_UNKNOWN)[1] == "NotAuthorized"
+    assert decision.requeue_after == PAUSES[0]
+    world.look(PAUSES[0] / 2)
     assert world.jobs == 0
+    world.look(PAUSES[0] / 2)
+    assert world.jobs == 1
+    world.pods.clear()
+    world.pod_tells(ANSWER)
+    decision = world.look()
+    assert decision.refused is None
+    assert decision.plan is not None
+    assert decision.plan.layout.gpus == 1
 
 
 def test_an_operator_that_is_upgraded_asks_nothing_about_what_runs() -> None:

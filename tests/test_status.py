@@ -22,7 +22,8 @@ from draftmark.api.model_architecture import ArchitectureSpec
 from draftmark.api.times import write_time
 from draftmark.decide import decide
 from draftmark.decision import RevisionReport, Suggestion
-from draftmark.facts.model_answer import ModelProblem
+from draftmark.facts.model_answer import MAX_FACTS_BYTES, ModelProblem
+from draftmark.facts.model_json import facts_to_json
 from draftmark.facts.models import ModelFacts, Quantization
 from draftmark.facts.pods import is_ready
 from draftmark.knowledge import write_state
@@ -392,18 +393,26 @@ def test_url_and_selector_are_there_from_the_beginning() -> None:
 
 
 def largest_facts() -> ModelFacts:
-    """Every field at its longest."""
+    """Every field at its longest, with names that are short enough for the whole to be kept."""
     schema = structural(ArchitectureSpec)["properties"]
     written = {
         **ARCHITECTURE,
         **{name: node["maximum"] for name, node in schema.items() if "maximum" in node},
         **{name: "x" * node["maxLength"] for name, node in schema.items() if "maxLength" in node},
-        "uncounted": ["u" * 96] * 8,
-        "quantizationConfig": {**ARCHITECTURE["quantizationConfig"], "quantMethod": "q" * 96},
+        "uncounted": [],
+        "source": "",
+        "architecture": "a",
     }
     fields = {re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", name): value for name, value in written.items()}
-    quantization = Quantization(quant_method="q" * 96, bits=32, group_size=2**20)
-    return ModelFacts(**{**fields, "uncounted": tuple(written["uncounted"]), "quantization_config": quantization})
+    quantization = Quantization(quant_method="q", bits=32, group_size=2**20)
+    facts = ModelFacts(**{**fields, "uncounted": (), "quantization_config": quantization})
+    for count in range(1, 9):
+        longer = replace(facts, source="s" * 25 * count, uncounted=("u" * 96,) * count)
+        if len(facts_to_json(longer)) > MAX_FACTS_BYTES:
+            break
+        facts = longer
+    assert MAX_FACTS_BYTES - 130 < len(facts_to_json(facts)) <= MAX_FACTS_BYTES
+    return facts
 
 
 def test_status_stays_small_with_every_list_full() -> None:

@@ -38,6 +38,8 @@ MAX_REASONS: Final = 16
 MAX_REVISIONS: Final = 5
 #: Longest message of one of the reasons, in bytes; all of them leave room for the conditions in 24 KiB.
 REASON_LENGTH: Final = 512
+#: The same of why an older revision failed: what was withdrawn last is told at length.
+OLDER_LENGTH: Final = 160
 #: The same of each choice of the plan.
 PLANNED_LENGTH: Final = 288
 #: Rejected options that are told, and bytes of each; `draftmark explain` tells them in full.
@@ -97,7 +99,8 @@ def make_status(
     if decision.model_memory is not None:
         status["modelFacts"] = dict(decision.model_memory)
     if decision.revisions:
-        status["revisions"] = [_revision(r) for r in decision.revisions[:MAX_REVISIONS]]
+        first, *older = decision.revisions[:MAX_REVISIONS]
+        status["revisions"] = [_revision(first, REASON_LENGTH), *(_revision(r, OLDER_LENGTH) for r in older)]
     return status
 
 
@@ -142,7 +145,7 @@ def _memory(memory: Memory) -> dict[str, int]:
     return {key: value for key, value in written.items() if value is not None}
 
 
-def _revision(report: RevisionReport) -> dict[str, Any]:
+def _revision(report: RevisionReport, longest: int) -> dict[str, Any]:
     reason, message = report.failure or (None, None)
     written = {
         "hash": report.hash,
@@ -156,7 +159,7 @@ def _revision(report: RevisionReport) -> dict[str, Any]:
         "drainedSince": _time(report.drained_since),
         "failedAt": _time(report.failed_at),
         "reason": reason,
-        "message": shorten(message, REASON_LENGTH) if message is not None else None,
+        "message": shorten(message, longest) if message is not None else None,
     }
     return {key: value for key, value in written.items() if value is not None}
 
@@ -204,7 +207,7 @@ def _conditions(
         conditions.append(
             Condition(type=ARGS_UNCHECKED, status="True", reason="NoFlagTable", message=decision.plan.args_unchecked)
         )
-    if (unknown := decision.model_unknown) is not None and decision.refused is None:
+    if (unknown := decision.model_unknown) is not None:
         conditions.append(
             Condition(type=MODEL_FACTS_UNKNOWN, status="True", reason=unknown.code, message=unknown.message)
         )

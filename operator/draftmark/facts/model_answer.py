@@ -13,10 +13,13 @@ from draftmark.api.conditions import shorten
 from draftmark.facts.model_json import MAX_JSON_BYTES, facts_from_json, facts_to_json
 from draftmark.facts.models import ModelFacts, UnreadableConfig
 
-__all__ = ["MAX_MESSAGE_BYTES", "ModelAnswer", "ModelProblem", "read_answer", "write_answer"]
+__all__ = ["MAX_FACTS_BYTES", "MAX_MESSAGE_BYTES", "ModelAnswer", "ModelProblem", "read_answer", "write_answer"]
 
 #: Longest message of a problem, in bytes.
 MAX_MESSAGE_BYTES: Final = 512
+#: Longest facts, as JSON. A termination message holds twice as much; it is the status that they stay in. The largest model
+#: of the catalogue takes less than half.
+MAX_FACTS_BYTES: Final = 2048
 
 _CODE: Final = re.compile(r"[A-Z][A-Za-z]{0,63}")
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
@@ -44,11 +47,8 @@ def write_answer(answer: ModelAnswer | ModelProblem) -> str:
     if isinstance(answer, ModelProblem):
         return json.dumps({"problem": {"code": answer.code, "message": shorten(answer.message, MAX_MESSAGE_BYTES)}})
     commit = f'"commit":"{answer.commit}",' if answer.commit is not None else ""
-    text = f'{{{commit}"facts":{facts_to_json(answer.facts)}}}'
-    if len(text) > MAX_JSON_BYTES:
-        message = f"The facts take {len(text)} bytes; a termination message holds {MAX_JSON_BYTES}."
-        return write_answer(ModelProblem(code="FactsTooLong", message=message))
-    return text
+    facts = facts_to_json(answer.facts)
+    return write_answer(_too_long(facts)) if len(facts) > MAX_FACTS_BYTES else f'{{{commit}"facts":{facts}}}'
 
 
 def read_answer(text: str) -> ModelAnswer | ModelProblem:
@@ -72,5 +72,12 @@ def read_answer(text: str) -> ModelAnswer | ModelProblem:
     commit = value.get("commit")
     if isinstance(facts, UnreadableConfig):
         return ModelProblem(code="UnreadableAnswer", message=f"The answer holds no facts: {shorten(facts.reason, 400)}")
+    if len(facts_to_json(facts)) > MAX_FACTS_BYTES:
+        return _too_long(facts_to_json(facts))
     is_commit = isinstance(commit, str) and _COMMIT.fullmatch(commit)
     return ModelAnswer(facts=facts, commit=commit if is_commit else None)
+
+
+def _too_long(facts: str) -> ModelProblem:
+    message = f"The facts take {len(facts)} bytes, and at most {MAX_FACTS_BYTES} are kept."
+    return ModelProblem(code="FactsTooLong", message=message)
