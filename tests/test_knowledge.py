@@ -103,6 +103,8 @@ class World:
         self.now += after
         seen = self.see()
         decision = decide(seen, self.now)
+        if decision.status_first and not writes_status:
+            return decision
         if applies:
             for manifest in (*decision.pins, *decision.desired):
                 key = (manifest["kind"], manifest["metadata"]["name"])
@@ -413,6 +415,33 @@ def test_a_lost_status_is_answered_by_the_same_job_at_once() -> None:
     assert world.look().model == FACTS
     assert world.status["modelFacts"]["state"] == "Known"
     assert len(set(world.made)) == 1
+
+
+def test_an_answer_is_written_down_before_it_is_acted_upon() -> None:
+    """What is planned is pinned, and then nobody asks any more."""
+    for told in (ANSWER, PROBLEM):
+        world = asked()
+        world.pod_tells(told)
+        assert world.look(applies=False).status_first
+        world.pods.clear()
+        decision = world.look()
+        assert not decision.status_first
+        assert (decision.model == FACTS) is (told == ANSWER)
+        assert deployments(decision.desired)
+
+
+def test_what_was_planned_with_more_knowledge_gets_no_suggestion_from_less() -> None:
+    world = asked()
+    world.pod_tells(ANSWER)
+    assert world.look().plan
+    world.look()
+    world.status.pop("modelFacts")
+    world.pods.clear()
+    decision = world.look()
+    assert decision.model is None
+    assert decision.plan is not None
+    assert decision.plan.memory is not None
+    assert decision.suggestion is None
 
 
 def test_a_program_that_broke_off_is_waited_for_until_its_job_fails() -> None:

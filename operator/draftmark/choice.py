@@ -92,7 +92,7 @@ def choose_revision(seen: Observation, spec: InferenceServiceSpec, model: ModelF
     found = next((r for r in known if r.hash == revision), None)
     fresh = _make_revision(seen, spec, wanted, revision, model, keep=None)
     if found is not None:
-        return Chosen(current=pinned.bump(found, known), known=known, suggestion=_suggest(found, fresh))
+        return Chosen(current=pinned.bump(found, known), known=known, suggestion=_suggest(found, fresh, model))
 
     if is_listed(seen, names.revision_name(seen.name, revision)):
         return Chosen(current=before, known=known, held=_unreadable_pin(names.revision_name(seen.name, revision)))
@@ -100,12 +100,12 @@ def choose_revision(seen: Observation, spec: InferenceServiceSpec, model: ModelF
     running = deployments_by_revision(seen).get(revision)
     if running is not None and isinstance(fresh, Revision):
         adopted = pinned.adopt(fresh, running)
-        return Chosen(current=pinned.bump(adopted, known), known=known, suggestion=_suggest(adopted, fresh))
+        return Chosen(current=pinned.bump(adopted, known), known=known, suggestion=_suggest(adopted, fresh, model))
 
     accept = wanted.get("accept")
     if _accepts(wanted, before) and before is not None:
         # The id names what the user saw; if today's choice is another one, nothing that they agreed to is there.
-        offer = _suggest(before, fresh)
+        offer = _suggest(before, fresh, model)
         if offer is None or offer.id != accept:
             refused = _unknown_suggestion(str(accept), offer)
             return Chosen(current=before, known=known, refused=refused, suggestion=offer)
@@ -115,7 +115,7 @@ def choose_revision(seen: Observation, spec: InferenceServiceSpec, model: ModelF
         made = fresh if keep is None else _make_revision(seen, spec, wanted, revision, model, keep=keep)
     if isinstance(made, Unplannable):
         return Chosen(current=before, known=known, refused=made)
-    return Chosen(current=pinned.bump(made, known), known=known, suggestion=_suggest(made, fresh))
+    return Chosen(current=pinned.bump(made, known), known=known, suggestion=_suggest(made, fresh, model))
 
 
 def _unreadable_pin(name: str) -> str:
@@ -141,8 +141,11 @@ def _make_revision(
     return Revision(hash=revision, number=1, spec=wanted, plan=plan, pod_template=template)
 
 
-def _suggest(running: Revision, fresh: Revision | Unplannable) -> Suggestion | None:
+def _suggest(running: Revision, fresh: Revision | Unplannable, model: ModelFacts | None) -> Suggestion | None:
     if isinstance(fresh, Unplannable):
+        return None
+    if model is None and running.plan.memory is not None:
+        # What runs was planned when more was known.
         return None
     changes = pinned.differences(running, fresh.plan, fresh.pod_template)
     if not changes:

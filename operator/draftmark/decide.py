@@ -194,7 +194,9 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         # Nothing ran before and nothing can run now. Without a readable spec nothing is torn down either, but a Job whose
         # answer nobody waits for.
         over = _prune(seen, jobs, kinds=("Job",))
-        decision = Decision(desired=tuple(jobs), prune=over, requeue_after=model.after, **common)
+        decision = Decision(
+            desired=tuple(jobs), prune=over, requeue_after=model.after, status_first=model.is_news, **common
+        )
         return _without_actions(decision) if chosen.held is not None else decision
     parts, after = _next_parts(seen, now, current, chosen.known, settings)
     serving = max(parts, key=lambda p: p.step.weight)
@@ -230,7 +232,7 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         prove=prove,
         gateway=_gateway_target(seen, files, parts, is_at_rest=is_proven(seen, current.hash) and has_moved),
         requeue_after=min(waits, default=None),
-        status_first=any(_is_news(seen, r) for r in told_reports),
+        status_first=model.is_news or any(_is_news(seen, r) for r in told_reports),
         plan=current.plan,
         revisions=told_reports,
         **common,

@@ -50,6 +50,8 @@ class Knowledge:
     refused: Unplannable | None = None
     #: What the status has to remember; None: nothing.
     memory: Mapping[str, Any] | None = None
+    #: Whether that is an answer which only this process knows yet.
+    is_news: bool = False
     job: Manifest | None = None
     #: Why no revision is made yet; None: one may be.
     waiting: str | None = None
@@ -132,6 +134,7 @@ def _learn(
     return Knowledge(
         facts=found,
         memory=write_state(step.state),
+        is_news=isinstance(step.state, Known | Failed) and step.state != state,
         job=job,
         waiting=_waiting(seen, question, job) if is_waiting and job is not None else None,
         unknown=_without(failed) if failed is not None and is_wanted and found is None else None,
