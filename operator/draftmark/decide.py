@@ -2,7 +2,8 @@
 
 Stopped after `decide`, the same code is `draftmark render` and `draftmark explain`.
 
-    read the spec → what is known of the model (knowledge) → choose the revision (choice) → next step of the rollout (machines.rollout) → manifests, prune, proof
+    read the spec → what is known of its model (knowledge) → choose the revision (choice)
+    → next step of the rollout (machines.rollout) → manifests, prune, proof
 """
 
 from collections.abc import Mapping, Sequence
@@ -228,7 +229,7 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
     decision = Decision(
         pins=tuple(pins),
         desired=tuple(desired),
-        prune=_prune(seen, [*pins, *desired], spare=_spared(seen, parts)),
+        prune=_prune(seen, [*pins, *desired], spare=_spared(seen, parts), kinds=OWNED_KINDS),
         prove=prove,
         gateway=_gateway_target(seen, files, parts, is_at_rest=is_proven(seen, current.hash) and has_moved),
         requeue_after=min(waits, default=None),
@@ -517,7 +518,7 @@ def _prune(
     wanted: Sequence[Manifest],
     *,
     spare: frozenset[str] = frozenset(),
-    kinds: Sequence[str] = OWNED_KINDS,
+    kinds: Sequence[str],
 ) -> tuple[ObjectRef, ...]:
     """Owned objects that are no longer wanted. A kind that could not be listed completely is left alone."""
     keep = {(m["kind"], m["metadata"]["name"]) for m in wanted}

@@ -91,8 +91,8 @@ class Decision:
     gateway: GatewayTarget | None = None
     requeue_after: timedelta | None = None
     #: Whether the status is written before anything else is done. It has news that only this process knows, a proof, a
-    #: failure or an answer about the model. A process that acted upon them and ended before the status was written would leave one after it that takes
-    #: back what was done, finds out the same, and may end in the same place.
+    #: failure or an answer about the model. A process that acted upon them and ended before the status was written would
+    #: leave one after it that takes back what was done, finds out the same, and may end in the same place.
     status_first: bool = False
 
     #: None: the spec cannot be planned, or not even read.
