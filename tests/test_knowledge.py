@@ -17,7 +17,7 @@ from draftmark.facts.model_answer import ModelAnswer, ModelProblem, write_answer
 from draftmark.facts.model_json import facts_to_json
 from draftmark.facts.models import ModelFacts
 from draftmark.facts.nodes import ClusterFacts, read_nodes
-from draftmark.knowledge import ANSWER_LAG
+from draftmark.knowledge import ANSWER_LAG, BOUND_WITHIN
 from draftmark.machines.model_facts import ANSWER_WITHIN, PAUSES
 from draftmark.observation import Observation
 from draftmark.planner.needs_facts import needs_facts
@@ -482,6 +482,39 @@ def test_what_keeps_the_pod_from_starting_is_told_at_once_and_after_its_time() -
     world.look(ANSWER_WITHIN)
     assert world.condition(c.MODEL_FACTS_UNKNOWN)[1] == "ContainerConfigFailed"
     assert message in world.condition(c.MODEL_FACTS_UNKNOWN)[2]
+
+
+@pytest.mark.parametrize(
+    ("claims", "code", "told"),
+    [
+        ({}, "ClaimNotFound", "PersistentVolumeClaim 'weights' does not exist"),
+        ({"weights": "Pending"}, "ClaimNotBound", "PersistentVolumeClaim 'weights' is not bound (Pending)"),
+        ({"weights": "Lost"}, "ClaimNotBound", "is not bound (Lost)"),
+    ],
+)
+def test_a_claim_that_is_not_bound_is_mounted_by_no_job_and_waited_for_a_while(
+    claims: Mapping[str, str], code: str, told: str
+) -> None:
+    """One that is provisioned for its first pod must be so for the engine's."""
+    world = asked(claims=claims)
+    assert (world.jobs, world.status["modelFacts"]["state"]) == (0, "Asked")
+    assert world.condition(c.READY)[:2] == ("False", "ReadingModelFacts")
+    assert told in world.condition(c.PROGRESSING)[2]
+    assert "within 60 s" in world.condition(c.PROGRESSING)[2]
+    assert world.look(BOUND_WITHIN / 2).requeue_after == BOUND_WITHIN / 2
+    decision = world.look(BOUND_WITHIN / 2)
+    assert deployments(decision.desired)
+    assert (world.jobs, world.condition(c.MODEL_FACTS_UNKNOWN)[1]) == (0, code)
+    assert told in world.condition(c.MODEL_FACTS_UNKNOWN)[2]
+
+
+def test_a_claim_that_is_bound_in_time_is_read() -> None:
+    world = asked(claims={"weights": "Pending"})
+    world.fields["claims"] = {"weights": "Bound"}
+    decision = world.look(BOUND_WITHIN / 2)
+    assert (world.jobs, decision.requeue_after) == (1, ANSWER_WITHIN - BOUND_WITHIN / 2)
+    world.pod_tells(ANSWER)
+    assert world.look().model == FACTS
 
 
 def test_a_job_that_cannot_be_made_holds_nobody_up_for_ever() -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from draftmark.api import names
 from draftmark.api.conditions import shorten
 from draftmark.api.inference_service import InferenceServiceSpec
+from draftmark.api.model_uri import ClaimModel
 from draftmark.api.times import read_time, write_time
 from draftmark.choice import Novelty, novelty
 from draftmark.decision import Manifest
@@ -37,6 +38,9 @@ from draftmark.render.model_facts import CONTAINER, render_model_facts_job
 
 #: From the end of a Job until its pod's answer is given up: the two are told by different watches.
 ANSWER_LAG: Final = timedelta(seconds=15)
+#: Longest time for a claim to be there and bound, from the wish for an answer: a claim that is applied beside its service is
+#: provisioned first. A guess.
+BOUND_WITHIN: Final = timedelta(minutes=1)
 
 _NO_FACTS: Final = "Write model.architecture, or say accelerator, parallelism and model.maxContextLength yourself."
 
@@ -106,6 +110,7 @@ def _learn(
     def job_of(attempt: int) -> Manifest:
         return render_model_facts_job(place, spec, question, attempt=attempt, defaults=seen.defaults)
 
+    unbound = _unbound(seen, question)
     new = novelty(seen, spec) if is_wanted else Novelty()
     looked = Seen(
         question=question.key,
@@ -114,20 +119,22 @@ def _learn(
         is_new=new.is_new,
         is_awaited=new.has_choices and _can_be_planned(seen, spec),
         retried_at=_retried_at(seen),
+        obstacle=unbound,
+        within=BOUND_WITHIN if unbound is not None else machine.ANSWER_WITHIN,
     )
 
     def heard(state: State) -> Seen:
         if not isinstance(state, Asked) or state.question != question.key:
             return looked
         job = job_of(state.attempt)
-        return replace(looked, answer=_answer(seen, job, now), obstacle=_obstacle(seen, job))
+        return replace(looked, answer=_answer(seen, job, now), obstacle=unbound or _obstacle(seen, job))
 
     step = machine.step(state, heard(state), now)
     if isinstance(step.state, Asked) and step.state != state and heard(step.state).answer is not None:
         # The Job is there already, with its answer, when what was asked had not been written down: the process was killed,
         # or the status was lost. Nothing else would happen that brings us back.
         step = machine.step(step.state, heard(step.state), now)
-    job = job_of(step.attempt) if step.attempt is not None else None
+    job = job_of(step.attempt) if step.attempt is not None and unbound is None else None
     found = step.state.facts if isinstance(step.state, Known) else catalogue_facts(spec.model.uri)
     is_waiting = isinstance(step.state, Asked) and new.has_choices
     failed = step.state.problem if isinstance(step.state, Failed) else None
@@ -136,7 +143,7 @@ def _learn(
         memory=write_state(step.state),
         is_news=isinstance(step.state, Known | Failed) and step.state != state,
         job=job,
-        waiting=_waiting(seen, question, job) if is_waiting and job is not None else None,
+        waiting=_waiting(seen, question, job, looked) if is_waiting else None,
         unknown=_without(failed) if failed is not None and is_wanted and found is None else None,
         after=_sooner(step.after, seen, job if isinstance(step.state, Asked) else None),
     )
@@ -152,6 +159,21 @@ def _can_be_planned(seen: Observation, spec: InferenceServiceSpec) -> bool:
     """Whether facts are all that may be missing: nobody is asked about a spec that is refused in any case."""
     plan = make_plan(spec, name=seen.name, cluster=seen.cluster, defaults=seen.defaults, keep=None)
     return not isinstance(plan, Unplannable) or plan.code == UNKNOWN
+
+
+def _unbound(seen: Observation, question: ModelQuestion) -> ModelProblem | None:
+    """What is wrong with the claim that the model is on.
+
+    No pod mounts it until it is bound: one that is provisioned for its first pod would come to be where a pod without a GPU
+    was scheduled, in a zone perhaps that has none.
+    """
+    if not isinstance(question.source, ClaimModel) or seen.claims is None:
+        return None
+    claim, phase = question.source.claim, seen.claims.get(question.source.claim)
+    if phase == "Bound":
+        return None
+    what, code = ("does not exist", "ClaimNotFound") if phase is None else (f"is not bound ({phase})", "ClaimNotBound")
+    return ModelProblem(code=code, message=f"PersistentVolumeClaim '{claim}' {what}, so nothing is read there.")
 
 
 def _retried_at(seen: Observation) -> datetime | None:
@@ -221,13 +243,13 @@ def _obstacle(seen: Observation, job: Manifest) -> ModelProblem | None:
     return None
 
 
-def _waiting(seen: Observation, question: ModelQuestion, job: Manifest) -> str:
-    obstacle = _obstacle(seen, job)
+def _waiting(seen: Observation, question: ModelQuestion, job: Manifest | None, looked: Seen) -> str:
+    obstacle = looked.obstacle if job is None else _obstacle(seen, job)
     hindered = f" {obstacle.message}" if obstacle is not None and obstacle.code != "NoJob" else ""
-    limit = machine.ANSWER_WITHIN.total_seconds()
+    reads = f"which Job '{job['metadata']['name']}' reads" if job is not None else "which a Job is to read"
     return (
-        f"The plan waits for the facts of {shorten(question.uri, 200)}, which Job '{job['metadata']['name']}' reads; without "
-        f"an answer within {limit:.0f} s it is made without them.{hindered}"
+        f"The plan waits for the facts of {shorten(question.uri, 200)}, {reads}; without an answer within "
+        f"{looked.within.total_seconds():.0f} s it is made without them.{hindered}"
     )
 
 

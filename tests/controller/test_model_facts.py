@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from draftmark.api import names
-from draftmark.cluster.kinds import DEPLOYMENTS, INFERENCE_SERVICES, JOBS, PODS
+from draftmark.cluster.kinds import DEPLOYMENTS, INFERENCE_SERVICES, JOBS, PERSISTENT_VOLUME_CLAIMS, PODS
 from draftmark.controller import main
 from draftmark.facts.model_answer import ModelAnswer, ModelProblem, write_answer
 from tests.controller.conftest import Json, Rig, service
@@ -55,7 +55,13 @@ def state(rig: Rig) -> str:
     return str(rig.see().get("status", {}).get("modelFacts", {}).get("state", ""))
 
 
+def a_claim(rig: Rig, phase: str = "Bound") -> None:
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": phase}}
+    rig.api.add(PERSISTENT_VOLUME_CLAIMS, {**claim, "metadata": {"name": "models", "namespace": "default"}})
+
+
 async def ask(rig: Rig, **spec: Any) -> None:
+    a_claim(rig)
     rig.api.add(INFERENCE_SERVICES, service("llama", **{**OPEN, **spec}))
     await rig.start()
     await rig.until(lambda: rig.all(JOBS))
@@ -136,6 +142,7 @@ async def test_a_job_that_is_deleted_by_hand_is_made_again(rig: Rig) -> None:
 async def test_a_job_that_a_quota_refuses_is_told_and_made_when_there_is_room(rig: Rig) -> None:
     message = 'jobs.batch "x" is forbidden: exceeded quota: jobs, requested: count/jobs.batch=1, used: 1, limited: 1'
     rig.api.fault(verb="create", kind=JOBS, status=403, reason="Forbidden", message=message, times=None)
+    a_claim(rig)
     rig.api.add(INFERENCE_SERVICES, service("llama", **OPEN))
     await rig.start()
     await rig.until(lambda: rig.condition("Stalled")["reason"] == "QuotaExceeded")
@@ -170,6 +177,21 @@ async def test_without_the_right_to_see_jobs_the_pods_tell_the_answer(
     await ask(rig)
     await answered(rig, lambda: rig.is_ready())
     assert state(rig) == "Known"
+
+
+async def test_a_claim_is_mounted_by_no_job_before_it_is_bound(rig: Rig) -> None:
+    a_claim(rig, "Pending")
+    rig.api.add(INFERENCE_SERVICES, service("llama", **OPEN))
+    await rig.start()
+    await rig.until(lambda: "is not bound (Pending)" in rig.condition("Progressing")["message"])
+    await rig.quiet()
+    assert rig.all(JOBS) == []
+    [claim] = rig.all(PERSISTENT_VOLUME_CLAIMS)
+    bound = {**claim, "status": {"phase": "Bound"}}
+    rig.api.storage.update(PERSISTENT_VOLUME_CLAIMS, ("default", "models"), bound, "pv-controller", "status")
+    await answered(rig, lambda: rig.is_ready())
+    assert state(rig) == "Known"
+    assert rig.writes().count("create Job") == 1
 
 
 async def test_with_the_service_the_job_goes(rig: Rig) -> None:

@@ -32,6 +32,7 @@ ANSWER = ModelAnswer(facts=FACTS, commit="0123abc")
 PROBLEM = ModelProblem(code="NotFound", message="It is not there.")
 WAITS = Seen(question="q", generation=1, is_wanted=True, is_new=True, is_awaited=True)
 RUNS_ALREADY = replace(WAITS, is_new=False, is_awaited=False)
+UNBOUND = replace(WAITS, within=MINUTE, obstacle=PROBLEM)
 
 
 def told(step: Step) -> str:
@@ -113,6 +114,12 @@ RUNS = [
     Run(name="no answer", looks=looks(
         (NOW, WAITS), (ANSWER_WITHIN - SECOND, WAITS), (SECOND, replace(WAITS, obstacle=PROBLEM)),
     ), story=["q asked, job 0", "q asked, job 0", "q NotFound 1, job 0"]),
+    Run(name="a claim that is not bound is waited for less long", looks=looks(
+        (NOW, UNBOUND), (59 * SECOND, UNBOUND), (SECOND, UNBOUND), (SECOND, RUNS_ALREADY),
+    ), story=["q asked, job 0", "q asked, job 0", "q NotFound 1, job 0", "q NotFound 1"]),
+    Run(name="a claim that is bound in time leaves the rest of the longer time", looks=looks(
+        (NOW, UNBOUND), (59 * SECOND, WAITS), (ANSWER_WITHIN - MINUTE, WAITS), (SECOND, WAITS),
+    ), story=["q asked, job 0", "q asked, job 0", "q asked, job 0", "q NoAnswer 1, job 0"]),
     Run(name="the clock is set back", looks=looks(
         (NOW, WAITS), (-HOUR, WAITS), (ANSWER_WITHIN - SECOND, WAITS), (SECOND, WAITS), (-HOUR, WAITS),
     ), story=["q asked, job 0", "q asked, job 0", "q asked, job 0", "q NoAnswer 1, job 0", "q asked, job 1"]),
@@ -179,6 +186,7 @@ SEEN = st.builds(
     retried_at=st.none() | st.integers(0, 600).map(lambda s: T0 + s * SECOND),
     answer=ANSWERS,
     obstacle=st.none() | st.just(PROBLEM),
+    within=st.sampled_from([MINUTE, ANSWER_WITHIN]),
 )
 
 

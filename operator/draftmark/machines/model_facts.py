@@ -102,6 +102,8 @@ class Seen:
     obstacle: ModelProblem | None = None
 
 
+    #: How long an answer is waited for, from the wish for it.
+    within: timedelta = ANSWER_WITHIN
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """The next state, and what follows from it."""
@@ -136,7 +138,7 @@ def step(state: State, seen: Seen, now: datetime) -> Step:
 
 def _ask(seen: Seen, now: datetime, *, attempt: int = 0, failures: int = 0) -> Step:
     asked = Asked(question=seen.question, since=now, attempt=attempt, failures=failures)
-    return Step(state=asked, attempt=attempt, after=ANSWER_WITHIN)
+    return Step(state=asked, attempt=attempt, after=seen.within)
 
 
 def _wait(state: Asked, seen: Seen, now: datetime) -> Step:
@@ -145,7 +147,7 @@ def _wait(state: Asked, seen: Seen, now: datetime) -> Step:
     if state.since > now:
         # The clock was set back: the time begins anew.
         return _ask(seen, now, attempt=state.attempt, failures=state.failures)
-    left = state.since + ANSWER_WITHIN - now
+    left = state.since + seen.within - now
     match seen.answer:
         case ModelAnswer(facts=facts, commit=commit):
             known = Known(question=state.question, at=now, facts=facts, commit=commit)
@@ -161,7 +163,7 @@ def _wait(state: Asked, seen: Seen, now: datetime) -> Step:
         case _ if left > timedelta(0):
             return Step(state=state, attempt=state.attempt, after=left)
         case _:
-            late = f"There was no answer within {ANSWER_WITHIN.total_seconds():.0f} s."
+            late = f"There was no answer within {seen.within.total_seconds():.0f} s."
             problem = seen.obstacle or ModelProblem(code="NoAnswer", message="The Job left none.")
             return _fail(state, seen, ModelProblem(code=problem.code, message=f"{late} {problem.message}"), now)
 
