@@ -368,7 +368,10 @@ def test_an_architecture_that_cannot_be_is_refused_with_the_field_and_what_runs_
 def test_a_model_behind_a_url_is_not_asked_about_and_that_is_told() -> None:
     world = asked(with_field(OPEN, "model.uri", "https://host/m.gguf"))
     assert world.jobs == 0
-    assert world.condition(c.MODEL_FACTS_UNKNOWN)[:2] == ("True", "NotAsked")
+    status, reason, message = world.condition(c.MODEL_FACTS_UNKNOWN)
+    assert (status, reason) == ("True", "NotAsked")
+    assert "Write model.architecture" in message
+    assert "retry" not in message
 
 
 # --- faults ---
@@ -515,6 +518,21 @@ def test_a_claim_that_is_bound_in_time_is_read() -> None:
     assert (world.jobs, decision.requeue_after) == (1, ANSWER_WITHIN - BOUND_WITHIN / 2)
     world.pod_tells(ANSWER)
     assert world.look().model == FACTS
+
+
+@pytest.mark.parametrize("stamp", ["2099-01-01T00:00:00Z", "2099-01-01T00:00:00.5+01:00", "9999-12-31T23:59:59-12:00"])
+def test_a_wish_to_try_again_in_years_asks_once_and_not_for_years(stamp: str) -> None:
+    world = asked()
+    world.pod_tells(PROBLEM)
+    world.look()
+    world.look()
+    world.annotations[names.ANNOTATION_RETRY] = stamp
+    for _ in range(8):
+        world.look(MINUTE)
+        if world.jobs and world.status["modelFacts"]["state"] == "Asked":
+            world.pod_tells(PROBLEM)
+    assert len(set(world.made)) <= 2
+    assert (world.jobs, world.status["modelFacts"]["state"]) == (0, "Failed")
 
 
 def test_a_job_that_cannot_be_made_holds_nobody_up_for_ever() -> None:

@@ -10,7 +10,7 @@ then asked without them.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from draftmark.api import names
@@ -43,6 +43,7 @@ ANSWER_LAG: Final = timedelta(seconds=15)
 BOUND_WITHIN: Final = timedelta(minutes=1)
 
 _NO_FACTS: Final = "Write model.architecture, or say accelerator, parallelism and model.maxContextLength yourself."
+_RETRY: Final = " `kubectl draftmark retry` asks again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def know_model(seen: Observation, spec: InferenceServiceSpec, now: datetime, *, 
     is_wanted = needs_facts(spec, seen.cluster)
     if isinstance(question, ModelProblem):
         facts = catalogue_facts(spec.model.uri)
-        return Knowledge(facts=facts, unknown=_without(question) if is_wanted and facts is None else None)
+        return Knowledge(facts=facts, unknown=_without(question, "") if is_wanted and facts is None else None)
     state = read_state(memory)
     if is_frozen or not seen.can_ask:
         mine = state if isinstance(state, Known) and state.question == question.key else None
@@ -144,7 +145,7 @@ def _learn(
         is_news=isinstance(step.state, Known | Failed) and step.state != state,
         job=job,
         waiting=_waiting(seen, question, job, looked) if is_waiting else None,
-        unknown=_without(failed) if failed is not None and is_wanted and found is None else None,
+        unknown=_without(failed, _RETRY) if failed is not None and is_wanted and found is None else None,
         after=_sooner(step.after, seen, job if isinstance(step.state, Asked) else None),
     )
 
@@ -178,7 +179,12 @@ def _unbound(seen: Observation, question: ModelQuestion) -> ModelProblem | None:
 
 def _retried_at(seen: Observation) -> datetime | None:
     annotations = seen.service["metadata"].get("annotations") or {}
-    return read_time(annotations.get(names.ANNOTATION_RETRY))
+    at = read_time(annotations.get(names.ANNOTATION_RETRY))
+    try:
+        # As the status can hold it.
+        return at.astimezone(UTC).replace(microsecond=0) if at is not None else None
+    except OverflowError:
+        return None
 
 
 def _pods_of(seen: Observation, job: Manifest) -> list[Json]:
@@ -253,12 +259,11 @@ def _waiting(seen: Observation, question: ModelQuestion, job: Manifest | None, l
     )
 
 
-def _without(problem: ModelProblem) -> ModelProblem:
+def _without(problem: ModelProblem, more: str) -> ModelProblem:
     """The way out for whoever has no facts."""
     return ModelProblem(
         code=problem.code,
-        message=f"Not known of the model: its shape, for what the spec leaves open. {problem.message} {_NO_FACTS} "
-        f"`kubectl draftmark retry` asks again.",
+        message=f"Not known of the model: its shape, for what the spec leaves open. {problem.message} {_NO_FACTS}{more}",
     )
 
 
@@ -275,6 +280,7 @@ def write_state(state: State) -> dict[str, Any] | None:
         case Failed():
             message = shorten(state.problem.message, MAX_MESSAGE_BYTES)
             written = {"state": "Failed", "at": write_time(state.at), "code": state.problem.code, "message": message}
+            written |= {"retriedAt": write_time(state.retried_at)} if state.retried_at is not None else {}
             counts = {"attempt": state.attempt, "failures": state.failures, "generation": state.generation}
         case _:
             return None
@@ -308,7 +314,13 @@ def _read_state(memory: Mapping[str, Any]) -> State:
             problem = ModelProblem(code=str(memory["code"]), message=str(memory["message"]))
             generation = int(memory.get("generation", 0))
             return Failed(
-                question=question, at=at, problem=problem, attempt=attempt, failures=failures, generation=generation
+                question=question,
+                at=at,
+                problem=problem,
+                attempt=attempt,
+                failures=failures,
+                generation=generation,
+                retried_at=read_time(memory.get("retriedAt")),
             )
         case _:
             return Unasked()

@@ -114,6 +114,18 @@ RUNS = [
     Run(name="no answer", looks=looks(
         (NOW, WAITS), (ANSWER_WITHIN - SECOND, WAITS), (SECOND, replace(WAITS, obstacle=PROBLEM)),
     ), story=["q asked, job 0", "q asked, job 0", "q NotFound 1, job 0"]),
+    Run(name="what runs is asked about when the user says so, once", looks=looks(
+        (NOW, RUNS_ALREADY), (SECOND, replace(RUNS_ALREADY, retried_at=T0)), (SECOND, replace(RUNS_ALREADY, retried_at=T0, answer=PROBLEM)),
+        (SECOND, replace(RUNS_ALREADY, retried_at=T0)), (24 * HOUR, replace(RUNS_ALREADY, retried_at=T0)),
+    ), story=["unasked", "q asked, job 0", "q NotFound 1, job 0", "q NotFound 1", "q NotFound 1"]),
+    Run(name="a wish to try again asks about nothing that is refused", looks=looks(
+        (NOW, replace(WAITS, is_awaited=False, retried_at=T0)),
+    ), story=["unasked"]),
+    Run(name="a wish for a time to come is met once", looks=looks(
+        (NOW, WAITS), (SECOND, replace(WAITS, answer=PROBLEM)), (SECOND, replace(RUNS_ALREADY, retried_at=T0 + HOUR)),
+        (SECOND, replace(RUNS_ALREADY, retried_at=T0 + HOUR, answer=PROBLEM)), (SECOND, replace(RUNS_ALREADY, retried_at=T0 + HOUR)),
+        (SECOND, replace(RUNS_ALREADY, retried_at=T0 + 5 * SECOND)),
+    ), story=["q asked, job 0", "q NotFound 1, job 0", "q asked, job 1", "q NotFound 1, job 1", "q NotFound 1", "q asked, job 2"]),
     Run(name="a claim that is not bound is waited for less long", looks=looks(
         (NOW, UNBOUND), (59 * SECOND, UNBOUND), (SECOND, UNBOUND), (SECOND, RUNS_ALREADY),
     ), story=["q asked, job 0", "q asked, job 0", "q NotFound 1, job 0", "q NotFound 1"]),

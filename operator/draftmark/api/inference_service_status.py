@@ -137,6 +137,8 @@ class ModelFactsStatus(ApiModel):
     """Answers in a row that told nothing."""
     generation: Annotated[int, Field(ge=0)] | None = None
     """Generation of the spec when it failed: an edit asks again."""
+    retried_at: Time | None = None
+    """The time to come that the annotation draftmark.dev/retry named when it failed: it asks once."""
     commit: Word | None = None
     """Commit of the repository that was read."""
     facts: ArchitectureSpec | None = None

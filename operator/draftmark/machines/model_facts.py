@@ -72,6 +72,8 @@ class Failed:
     failures: int
     #: Of the spec that was asked for.
     generation: int
+    #: What the user's wish to try again said, where that is a time to come: it is met once.
+    retried_at: datetime | None = None
 
 
 State = Unasked | Asked | Known | Failed
@@ -100,10 +102,10 @@ class Seen:
     answer: ModelAnswer | ModelProblem | Lost | None = None
     #: What keeps the Job from answering, in words.
     obstacle: ModelProblem | None = None
-
-
     #: How long an answer is waited for, from the wish for it.
     within: timedelta = ANSWER_WITHIN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """The next state, and what follows from it."""
@@ -123,7 +125,9 @@ def step(state: State, seen: Seen, now: datetime) -> Step:
     """
     match state:
         case Unasked():
-            return _ask(seen, now) if seen.is_wanted and seen.is_awaited else Step(state=state)
+            # What runs is asked about when the user says so: it was made by a version that did not ask, or the status was lost.
+            is_asked_for = seen.retried_at is not None and not seen.is_new
+            return _ask(seen, now) if seen.is_wanted and (seen.is_awaited or is_asked_for) else Step(state=state)
         case Asked() | Known() | Failed() if state.question != seen.question:
             return step(Unasked(), seen, now)
         case Asked():
@@ -176,6 +180,7 @@ def _fail(state: Asked, seen: Seen, problem: ModelProblem, now: datetime) -> Ste
         attempt=state.attempt,
         failures=state.failures + 1,
         generation=seen.generation,
+        retried_at=seen.retried_at if seen.retried_at is not None and seen.retried_at > now else None,
     )
     return Step(state=failed, attempt=state.attempt, after=PAUSES[0] if seen.is_awaited else None)
 
@@ -184,7 +189,7 @@ def _try_again(state: Failed, seen: Seen, now: datetime) -> Step:
     if not seen.is_wanted:
         return Step(state=state)
     due = state.at + PAUSES[min(state.failures, len(PAUSES)) - 1]
-    is_asked_for = seen.retried_at is not None and seen.retried_at > state.at
+    is_asked_for = seen.retried_at is not None and seen.retried_at > state.at and seen.retried_at != state.retried_at
     is_edited = seen.is_new and seen.generation != state.generation
     if is_asked_for or is_edited:
         return _ask(seen, now, attempt=state.attempt + 1)
