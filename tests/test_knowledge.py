@@ -17,7 +17,7 @@ from draftmark.facts.model_answer import ModelAnswer, ModelProblem, write_answer
 from draftmark.facts.model_json import facts_to_json
 from draftmark.facts.models import ModelFacts
 from draftmark.facts.nodes import ClusterFacts, read_nodes
-from draftmark.knowledge import ANSWER_LAG, BOUND_WITHIN
+from draftmark.knowledge import ANSWER_LAG, BOUND_WITHIN, unasked
 from draftmark.machines.model_facts import ANSWER_WITHIN, PAUSES
 from draftmark.observation import Observation
 from draftmark.planner.needs_facts import needs_facts
@@ -325,6 +325,25 @@ def test_offline_nothing_is_asked_and_nothing_waits() -> None:
     decision = decide(observation(OPEN), T0)
     assert "Job" not in {m["kind"] for m in decision.desired}
     assert deployments(decision.desired)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_told"),
+    [
+        (OPEN, True),
+        (GIVEN, False),
+        (spec(), False),
+        (with_field(OPEN, "model.architecture", ARCHITECTURE), False),
+        (WELL_KNOWN, False),
+        # That nobody is asked is told elsewhere, and true in a cluster as well.
+        (with_field(OPEN, "model.uri", "https://host/m.gguf"), False),
+    ],
+)
+def test_offline_it_is_told_what_a_cluster_would_ask(wanted: Object, is_told: bool) -> None:
+    problem = unasked(observation(wanted), parse(wanted))
+    assert (problem is not None) is is_told
+    assert problem is None or f"a Job reads it from {CLAIM_URI}" in problem.message
+    assert unasked(observation(wanted, can_ask=True), parse(wanted)) is None
 
 
 # --- where facts are from ---

@@ -71,6 +71,20 @@ def remembered(seen: Observation) -> Mapping[str, Any] | None:
     return memory if isinstance(memory, Mapping) else None
 
 
+def unasked(seen: Observation, spec: InferenceServiceSpec) -> ModelProblem | None:
+    """What a plan that is made without a cluster does not know of the model, and a Job in a cluster would read."""
+    question = ask_about(spec.model)
+    if seen.can_ask or isinstance(question, ModelProblem) or not needs_facts(spec, seen.cluster):
+        return None
+    if catalogue_facts(spec.model.uri) is not None:
+        return None
+    return ModelProblem(
+        code="NobodyAsked",
+        message=f"Not known of the model: its shape, for what the spec leaves open. In a cluster a Job reads it from "
+        f"{shorten(question.uri, 200)} first, and the plan there may be another one. Write model.architecture to see that here.",
+    )
+
+
 def know_model(seen: Observation, spec: InferenceServiceSpec, now: datetime, *, is_frozen: bool) -> Knowledge:
     """What is known of the model, and the next step to know more.
 

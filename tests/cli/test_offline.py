@@ -120,6 +120,18 @@ def test_explain_as_json_has_these_keys() -> None:
     ]  # fmt: skip
 
 
+def test_explain_says_what_a_cluster_would_ask_for_first() -> None:
+    wanted = spec(model={"uri": "pvc://weights/llama"}, engine={"name": "vllm"}, accelerator={"product": "NVIDIA-L4"})
+    text = on("explain", service(wanted)).stdout
+    assert "In a cluster a Job reads it from pvc://weights/llama first" in text
+    told = json.loads(run("explain", "-f", "-", "-o", "json", stdin=dump_manifest(service(wanted))).stdout)
+    assert told["modelUnknown"]["code"] == "NobodyAsked"
+    assert told["memory"] is None
+    assert on("render", service(wanted)).exit_code == 0
+    refused = with_field(wanted, "engine.args", ["--no-such-flag"])
+    assert "a Job reads it" not in on("explain", service(refused)).stdout
+
+
 def test_explain_of_a_refusal_says_so_on_both_streams() -> None:
     result = run("explain", "-f", "-", "-o", "json", stdin=dump_manifest(UNPLANNABLE))
     assert json.loads(result.stdout)["accepted"] is False

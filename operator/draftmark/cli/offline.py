@@ -16,16 +16,19 @@ from draftmark.api.base import ApiModel
 from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service import ENGINE_NAMES, InferenceServiceSpec
 from draftmark.api.model_gateway import ModelGatewaySpec
-from draftmark.choice import describe_errors
+from draftmark.choice import describe_errors, read_spec
 from draftmark.cli.endings import UNPLANNABLE, fail
 from draftmark.decide import decide
 from draftmark.decision import Decision, Manifest
+from draftmark.facts.model_answer import ModelProblem
 from draftmark.facts.nodes import ClusterFacts, read_nodes
+from draftmark.knowledge import unasked
 from draftmark.model_gateway.decide import decide_model_gateway
 from draftmark.model_gateway.observation import ModelGatewayObservation
 from draftmark.observation import Observation
-from draftmark.plan import Unplannable
+from draftmark.plan import Plan, Unplannable
 from draftmark.planner.explain import explain_data, explain_text
+from draftmark.planner.needs_facts import UNKNOWN
 from draftmark.render.yaml_io import dump_manifests, load_manifests
 from draftmark.settings import UnreadableDefaults, load_defaults
 
@@ -77,11 +80,12 @@ def explain(files: tuple[str, ...], nodes: Path | None, defaults: Path | None, o
     for seen, decision in decided:
         plan = decision.refused or decision.plan
         assert plan is not None, "an object is either refused or planned"
-        argv = _argv(decision)
+        argv, unknown = _argv(decision), decision.model_unknown or _unasked(seen, plan)
         if output == "json":
-            explained.append({"name": seen.name, "namespace": seen.namespace, **explain_data(plan, argv=argv)})
+            told = explain_data(plan, argv=argv, unknown=unknown)
+            explained.append({"name": seen.name, "namespace": seen.namespace, **told})
         else:
-            click.echo(explain_text(f"{seen.namespace}/{seen.name}", plan, argv=argv), nl=False)
+            click.echo(explain_text(f"{seen.namespace}/{seen.name}", plan, argv=argv, unknown=unknown), nl=False)
     if output == "json":
         click.echo(json.dumps(explained[0] if len(explained) == 1 else explained, indent=2, ensure_ascii=False))
     _fail_if_refused(d for _, d in decided)
@@ -217,6 +221,14 @@ def _unknown_fields(item: dict[str, Any], spec: type[ApiModel]) -> list[str]:
 
 def _where(service: Mapping[str, Any]) -> str:
     return str(service.get("metadata", {}).get("name", "(no name)"))
+
+
+def _unasked(seen: Observation, plan: Plan | Unplannable) -> ModelProblem | None:
+    if isinstance(plan, Unplannable) and plan.code != UNKNOWN:
+        # What is refused in any case is asked about nowhere.
+        return None
+    spec = read_spec(seen.service)
+    return unasked(seen, spec) if isinstance(spec, InferenceServiceSpec) else None
 
 
 def _argv(decision: Decision) -> list[str]:

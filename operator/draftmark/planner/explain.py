@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from draftmark.facts.model_answer import ModelProblem
 from draftmark.plan import Layout, Memory, Plan, Rejected, Unplannable
 from draftmark.planner.memory import gib
 
@@ -10,13 +11,22 @@ from draftmark.planner.memory import gib
 _BAR: Final = 60
 
 
-def explain_data(plan: Plan | Unplannable, *, argv: Sequence[str] = ()) -> dict[str, Any]:
-    """The plan as JSON data; the keys are part of the interface."""
+def explain_data(
+    plan: Plan | Unplannable, *, argv: Sequence[str] = (), unknown: ModelProblem | None = None
+) -> dict[str, Any]:
+    """The plan as JSON data; the keys are part of the interface.
+
+    Args:
+        argv: The engine's command line.
+        unknown: What the plan had to be made without.
+    """
+    missing = {"modelUnknown": {"code": unknown.code, "message": unknown.message}} if unknown is not None else {}
     if isinstance(plan, Unplannable):
         return {
             "accepted": False,
             "reasons": [{"code": plan.code, "message": plan.message}],
             **({"rejected": rejected_data(plan.rejected)} if plan.rejected else {}),
+            **missing,
         }
     return {
         "accepted": True,
@@ -39,6 +49,7 @@ def explain_data(plan: Plan | Unplannable, *, argv: Sequence[str] = ()) -> dict[
         "reasons": [{"code": r.code, "message": r.message} for r in plan.reasons],
         "rejected": rejected_data(plan.rejected),
         "argsUnchecked": plan.args_unchecked,
+        **missing,
     }
 
 
@@ -62,10 +73,13 @@ def rejected_data(rejected: Sequence[Rejected]) -> list[dict[str, str]]:
     return [{"option": r.option, "code": r.code, "message": r.message} for r in rejected]
 
 
-def explain_text(name: str, plan: Plan | Unplannable, *, argv: Sequence[str] = ()) -> str:
-    """The plan as lines for people; ends with a line end."""
+def explain_text(
+    name: str, plan: Plan | Unplannable, *, argv: Sequence[str] = (), unknown: ModelProblem | None = None
+) -> str:
+    """The plan as lines for people; ends with a line end. The arguments are those of `explain_data`."""
+    missing = [f"  {unknown.message}"] if unknown is not None else []
     if isinstance(plan, Unplannable):
-        lines = [f"{name}: not accepted ({plan.code})", f"  {plan.message}", *_table(plan.rejected)]
+        lines = [f"{name}: not accepted ({plan.code})", f"  {plan.message}", *_table(plan.rejected), *missing]
         return "\n".join(lines) + "\n"
     rows = [
         ("engine", f"{plan.engine} {plan.version}"),
@@ -88,6 +102,7 @@ def explain_text(name: str, plan: Plan | Unplannable, *, argv: Sequence[str] = (
     lines += _table(plan.rejected)
     if plan.args_unchecked is not None:
         lines += [f"  not checked: {plan.args_unchecked}"]
+    lines += missing
     if argv:
         lines += ["  command line:", *_wrap(argv)]
     return "\n".join(lines) + "\n"
