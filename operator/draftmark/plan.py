@@ -39,6 +39,8 @@ class Layout:
     pipeline: int = 1
     #: Nodes of one replica.
     nodes: int = 1
+    #: Whether experts are whole, each on one of the GPUs of tensor.
+    expert: bool = False
 
     @property
     def tensor_degree(self) -> int:

@@ -32,8 +32,8 @@ from tests.schemas import spec_leaves
 from tests.specs import Object, parse, spec, with_field
 
 BUILT: Final = [table for table in every_table() if table.engine in ENGINES]
-#: Fields of layouts that engines have and the schema may not have yet.
-LAYOUTS: Final = {"parallelism.data", "parallelism.expert"}
+#: Layouts that engines have, and that are the same for all of them here: copies are replicas.
+LAYOUTS: Final = {"parallelism.data"}
 
 
 def names(what: FieldName | FactName) -> list[str]:
@@ -164,6 +164,9 @@ URIS: Final = {"llama-cpp": "hf://org/repo:Q4_K_M", "vllm": "hf://org/repo", "sg
 
 def asking(engine: str, version: str, path: str, value: Any) -> Object:
     wanted = spec(model={"uri": URIS[engine]}, engine={"name": engine, "version": version}, accelerator=GPU)
+    if path == "parallelism.expert" and engine != "llama-cpp":
+        # What they are spread over.
+        wanted = with_field(wanted, "parallelism.tensor", 2)
     return with_field(wanted, path, value)
 
 
@@ -179,6 +182,7 @@ SAMPLES: Final[list[tuple[FieldName, str, str, Any]]] = [
     ("model.adapters", ANY, "model.adapters", [{"name": "tiny:sql", "uri": "hf://org/sql"}]),
     *(("parallelism.tensor", str(n), "parallelism.tensor", n) for n in (1, 2)),
     *(("parallelism.pipeline", str(n), "parallelism.pipeline", n) for n in (1, 2)),
+    *(("parallelism.expert", str(on).lower(), "parallelism.expert", on) for on in (True, False)),
     *(("workload.kind", kind, "workload.kind", kind) for kind in ("chat", "batch", "interactive")),
     *(
         (field, str(on).lower(), field, on)

@@ -323,6 +323,7 @@ def test_repositories_and_images_need_no_file_name(uri: str) -> None:
         ("model.quantization", "fp8", "hf://ORG/REPO:Q4_K_M"),
         ("model.adapters", [{"name": "a", "uri": "hf://o/a"}], "engine.name vllm"),
         ("parallelism.tensor", 2, "accelerator.count: 2"),
+        ("parallelism.expert", True, "Remove parallelism.expert"),
         ("workload.kind", "chat", "workload.concurrency"),
         ("engine.options.chunkedPrefill", True, "engine.args"),
         ("engine.options.speculative", {"method": "ngram", "tokens": 1}, "engine.args"),
@@ -343,7 +344,10 @@ def test_what_only_other_engines_have_is_refused_with_the_way_out(path: str, val
         assert way_out in answer.message
 
 
-@pytest.mark.parametrize(("path", "value"), [("parallelism.tensor", 1), ("engine.options.structuredOutput", True)])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("parallelism.tensor", 1), ("parallelism.expert", False), ("engine.options.structuredOutput", True)],
+)
 def test_what_is_so_anyway_may_be_said(path: str, value: Any) -> None:
     wanted = with_field(spec(accelerator={"product": "NVIDIA-L4"}), path, value)
     assert isinstance(planned(parse(wanted)), Plan)

@@ -1,5 +1,7 @@
 """What each engine does with a GPU's memory, and how its models can be split."""
 
+from dataclasses import replace
+
 import pytest
 
 from draftmark.engines.engine import MemoryUse, Step
@@ -98,3 +100,27 @@ def test_the_number_format_of_the_cache(engine: str, option: str | None, dtype: 
 )
 def test_how_a_model_can_be_split(engine: str, model: str, tensor: int, pipeline: int, why: str | None) -> None:
     assert ENGINES[engine].refuse_split(facts_of(model), tensor=tensor, pipeline=pipeline) == why
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "tensor", "why"),
+    [
+        ("vllm", "deepseek-ai/DeepSeek-V3", 8, None),
+        ("sglang", "deepseek-ai/DeepSeek-V3", 8, None),
+        ("vllm", "deepseek-ai/DeepSeek-V3", 1, "experts are spread over the GPUs of tensor, and there is one"),
+        ("sglang", "meta-llama/Llama-3.1-8B", 8, "there are no experts to spread"),
+        # What divides the heads is refused before.
+        ("vllm", "deepseek-ai/DeepSeek-V3", 3, "128 attention heads are not divisible by tensor 3"),
+        ("llama-cpp", "deepseek-ai/DeepSeek-V3", 1, "llama.cpp gives each GPU whole layers, with all of their experts"),
+    ],
+)
+def test_how_experts_can_be_spread(engine: str, model: str, tensor: int, why: str | None) -> None:
+    assert ENGINES[engine].refuse_split(facts_of(model), tensor=tensor, pipeline=1, expert=True) == why
+
+
+def test_experts_must_divide_for_sglang_only() -> None:
+    """A shape that is made up: seven GPUs divide 28 heads, and not 64 experts."""
+    mixtral = facts_of("mistralai/Mixtral-8x7B-v0.1")
+    facts = replace(mixtral, num_attention_heads=28, num_key_value_heads=28, n_routed_experts=64)
+    said = {name: ENGINES[name].refuse_split(facts, tensor=7, pipeline=1, expert=True) for name in ("vllm", "sglang")}
+    assert said == {"vllm": None, "sglang": "64 experts of a layer are not divisible by tensor 7"}

@@ -1,5 +1,6 @@
 """Weights and cache in bytes, whole and per GPU."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -191,6 +192,39 @@ def test_an_expert_degree_divides_only_the_experts() -> None:
     assert whole - spread == pytest.approx(weights.experts / 8 - weights.experts / 64, abs=1)
     attention_parallel = weight_bytes_per_gpu(facts, weights, tensor=1, expert=64)
     assert attention_parallel == pytest.approx(weights.dense + weights.experts / 64, abs=1)
+
+
+def test_experts_stay_whole() -> None:
+    """Eight experts on three GPUs are 3, 3 and 2."""
+    facts = facts_of("mistralai/Mixtral-8x7B-v0.1")
+    weights = known(facts)
+    without = replace(weights, experts=0)
+    of_experts = weight_bytes_per_gpu(facts, weights, expert=3) - weight_bytes_per_gpu(facts, without, expert=3)
+    assert of_experts == pytest.approx(weights.experts * 3 / 8, abs=1)
+    # More GPUs than experts leave one on each of some.
+    assert weight_bytes_per_gpu(facts, weights, expert=9) == weight_bytes_per_gpu(facts, weights, expert=8)
+
+
+@given(
+    model=st.sampled_from(sorted(m for m in rows() if facts_of(m).num_moe_layers)),
+    tensor=st.sampled_from([2, 4, 8, 16]),
+    pipeline=st.integers(1, 8),
+)
+def test_a_gpus_experts_are_counted_one_by_one(model: str, tensor: int, pipeline: int) -> None:
+    """Each expert of each layer is given to a GPU of the stage in turn; the largest pile is what the sum has."""
+    facts = facts_of(model)
+    weights = known(facts)
+    layers = [len(range(stage, facts.num_moe_layers, pipeline)) for stage in range(pipeline)]
+    piles = [0] * tensor
+    for expert in range(facts.n_routed_experts):
+        piles[expert % tensor] += max(layers)
+    each = Fraction(weights.experts, facts.num_moe_layers * facts.n_routed_experts)
+    spread = weight_bytes_per_gpu(facts, weights, tensor=tensor, pipeline=pipeline, expert=tensor)
+    others = weight_bytes_per_gpu(facts, replace(weights, experts=0), tensor=tensor, pipeline=pipeline)
+    assert spread == pytest.approx(others + float(max(piles) * each), abs=2)
+    # As many bytes as with divided experts where they divide, more where not.
+    divided = weight_bytes_per_gpu(facts, weights, tensor=tensor, pipeline=pipeline)
+    assert (spread == divided) if facts.n_routed_experts % tensor == 0 else spread > divided
 
 
 def test_key_value_projections_are_divided_by_their_heads_at_most() -> None:

@@ -277,12 +277,17 @@ def test_a_step_that_was_long_for_whole_prompts_is_short_again() -> None:
     assert (long.max_batched_tokens, short.max_batched_tokens) == (65536, 8192)
 
 
+LLAMA_CPP = spec()
+SPREAD = with_field(VLLM, "parallelism", {"tensor": 2, "expert": True})
+
+
 def test_a_plan_is_read_back_as_it_was_stored() -> None:
-    for wanted in (spec(), VLLM):
+    for wanted in (LLAMA_CPP, VLLM, SPREAD):
         plan = decide(observation(wanted), T0).plan
         assert plan is not None
         assert read_plan(plan_data(plan)) == plan
-        assert ("max_batched_tokens" in plan_data(plan)) == (wanted is VLLM)
+        assert ("max_batched_tokens" in plan_data(plan)) == (wanted is not LLAMA_CPP)
+        assert plan_data(plan)["layout"].get("expert", False) == (wanted is SPREAD)
 
 
 @pytest.mark.parametrize("path", CHOSEN_AFRESH)

@@ -59,6 +59,7 @@ def sum_of(facts: ModelFacts, hardware: Hardware, split: Split, context: int, de
         gpu_bytes=hardware.gpu_bytes,
         tensor=split.tensor,
         pipeline=split.pipeline,
+        expert=split.expert_degree,
         context=context,
         demand=demand,
     )

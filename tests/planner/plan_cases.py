@@ -100,6 +100,7 @@ DEEPSEEK, QWEN_7B, MIXTRAL = (
 )
 H100_PRODUCT: Final = {"accelerator": {"product": GPUS["H100"][1]}}
 VLLM: Final = {"name": "vllm"}
+EXPERTS: Final = {"parallelism": {"expert": True}}
 
 CASES: Final = (
     PlanCase("8b-on-h100", LLAMA_8B, many("H100", 1)),
@@ -127,7 +128,10 @@ CASES: Final = (
     PlanCase("405b-on-two-h100-nodes", LLAMA_405B, many("H100", 2)),
     PlanCase("mixtral-on-h100", MIXTRAL, many("H100", 1)),
     PlanCase("deepseek-v3-on-h200", DEEPSEEK, many("H200", 1)),
+    PlanCase("deepseek-v3-whole-experts-on-h200", DEEPSEEK, many("H200", 1), parts=EXPERTS),
     PlanCase("deepseek-v3-on-h100", DEEPSEEK, many("H100", 2)),
+    PlanCase("mixtral-whole-experts-on-l4-refused", MIXTRAL, many("L4", 4), {"name": "sglang"}, parts=EXPERTS),
+    PlanCase("8b-without-experts-refused", LLAMA_8B, many("H100", 1), parts=EXPERTS),
     PlanCase("gpt-oss-120b-on-h100", "hf://openai/gpt-oss-120b", many("H100", 1)),
     PlanCase("qwen3-next-on-h100", "hf://Qwen/Qwen3-Next-80B-A3B-Thinking", many("H100", 1)),
     PlanCase("gemma-3-27b-on-a100", "hf://google/gemma-3-27b-it", many("A100", 1)),

@@ -97,6 +97,7 @@ WISHES = st.builds(
     Wish,
     tensor=st.none() | st.integers(1, 16),
     pipeline=st.none() | st.integers(1, 8),
+    expert=st.booleans(),
     gpus=st.none() | st.integers(1, 16),
 )
 
@@ -124,19 +125,28 @@ def test_a_plan_keeps_to_its_own_sum_and_to_the_users_word(
     assert wish.tensor in (None, split.tensor)
     assert wish.pipeline in (None, split.pipeline)
     assert wish.gpus in (None, split.gpus)
+    assert split.expert == wish.expert
     if wish.tensor is None and one.link_domain is not None:
         assert split.tensor <= one.link_domain
     assert laid.context == facts.max_position_embeddings or laid.context % CONTEXT_STEP == 0
     assert lay_out(facts, list(reversed(hardware)), demand=demand, wish=wish).layouts.chosen == chosen
 
 
-@given(MODELS, HARDWARE, DEMANDS, st.sampled_from(["gpus_per_node", "nodes", "gpu_bytes"]), st.integers(1, 8))
+@given(
+    MODELS,
+    HARDWARE,
+    DEMANDS,
+    st.sampled_from(["gpus_per_node", "nodes", "gpu_bytes"]),
+    st.integers(1, 8),
+    st.booleans(),
+)
 def test_more_gpus_never_make_a_service_unplannable(
-    facts: ModelFacts, one: Hardware, demand: Demand, what: str, more: int
+    facts: ModelFacts, one: Hardware, demand: Demand, what: str, more: int, expert: bool
 ) -> None:
-    before = lay_out(facts, [one], demand=demand).layouts.chosen
+    wish = Wish(expert=expert)
+    before = lay_out(facts, [one], demand=demand, wish=wish).layouts.chosen
     if before is not None:
         larger = replace(one, **{what: getattr(one, what) + more})
-        assert lay_out(facts, [larger], demand=demand).layouts.chosen is not None
+        assert lay_out(facts, [larger], demand=demand, wish=wish).layouts.chosen is not None
         other = replace(one, product="Other", gpus_per_node=more)
-        assert lay_out(facts, [one, other], demand=demand).layouts.chosen is not None
+        assert lay_out(facts, [one, other], demand=demand, wish=wish).layouts.chosen is not None

@@ -35,7 +35,9 @@ PARTS = st.fixed_dictionaries(
                 "sharedPrefixTokens": st.integers(0, 4096),
             },
         ),
-        "parallelism": st.fixed_dictionaries({}, optional={"tensor": st.integers(1, 8), "pipeline": st.integers(1, 4)}),
+        "parallelism": st.fixed_dictionaries(
+            {}, optional={"tensor": st.integers(1, 8), "pipeline": st.integers(1, 4), "expert": st.booleans()}
+        ),
     },
 )
 ENGINE_NAMES = st.sampled_from(["auto", "vllm", "sglang"])
@@ -74,20 +76,23 @@ def test_a_plan_fits_by_its_own_sum_and_divides_the_model(
     layout, memory = plan.layout, plan.memory
     assert memory.needed_bytes <= memory.usable_bytes <= memory.gpu_bytes
     assert layout.tensor_degree * layout.pipeline == layout.gpus
-    assert ENGINES[plan.engine].refuse_split(facts, tensor=layout.tensor_degree, pipeline=layout.pipeline) is None
+    split = {"tensor": layout.tensor_degree, "pipeline": layout.pipeline}
+    assert ENGINES[plan.engine].refuse_split(facts, **split, expert=layout.expert) is None
     product = [n for n in nodes if GPUS[n["gpu"]][1] == layout.product and not n["cordoned"]]
     assert layout.gpus <= max(n["count"] for n in product)
     degrees = parts.get("parallelism") or {}
-    if degrees:
+    assert layout.expert == bool(degrees.get("expert"))
+    if degrees.keys() - {"expert"}:
         assert (layout.tensor_degree, layout.pipeline) == (degrees.get("tensor", 1), degrees.get("pipeline", 1))
 
 
-@given(st.sampled_from(catalogued()), NODES, NODES, ENGINE_NAMES)
+@given(st.sampled_from(catalogued()), NODES, NODES, ENGINE_NAMES, st.booleans())
 def test_more_nodes_never_make_a_service_unplannable(
-    model: str, nodes: list[dict[str, Any]], more: list[dict[str, Any]], engine: str
+    model: str, nodes: list[dict[str, Any]], more: list[dict[str, Any]], engine: str, expert: bool
 ) -> None:
-    if isinstance(plan_of(model, read(nodes), engine), Plan):
-        assert isinstance(plan_of(model, read([*nodes, *more]), engine), Plan)
+    parts = {"parallelism": {"expert": expert}}
+    if isinstance(plan_of(model, read(nodes), engine, parts), Plan):
+        assert isinstance(plan_of(model, read([*nodes, *more]), engine, parts), Plan)
 
 
 def test_an_edit_keeps_layout_and_context_while_they_fit() -> None:

@@ -306,6 +306,10 @@ class ParallelismSpec(ApiModel):
     pipeline: Annotated[int, Field(ge=1, le=64)] | None = None
     """Stages of layers, each on GPUs of its own. Default: as of tensor."""
 
+    expert: bool | None = None
+    """True: each expert is whole on one of the GPUs of tensor, and not divided among all of them. For models with
+    experts, on two GPUs or more. Default: false."""
+
 
 class WorkloadSpec(ApiModel):
     """What the service is sized for."""

@@ -36,8 +36,8 @@ __all__ = [
     "who_has",
 ]
 
-#: Fields of an InferenceService, in the order in which they are looked at. `parallelism.data` and `expert` are layouts that
-#: engines have; whether a service can ask for them is the schema's.
+#: Fields of an InferenceService, in the order in which they are looked at. `parallelism.data` is what engines have; copies
+#: are replicas here, whatever the engine, so that no service can ask for more than one.
 FieldName = Literal[
     "model.revision",
     "model.quantization",

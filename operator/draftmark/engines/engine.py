@@ -216,8 +216,12 @@ class Engine(Protocol):
         """Number format of the KV cache, as `KV_DTYPE_BYTES` names it, for what the user writes; None: not known."""
         ...
 
-    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
-        """Why this model cannot be split so by this engine, or None."""
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int, expert: bool = False) -> str | None:
+        """Why this model cannot be split so by this engine, or None.
+
+        Args:
+            expert: Whether experts are spread over the GPUs of `tensor`.
+        """
         ...
 
     def launch(self, request: LaunchRequest) -> Launch: ...

@@ -138,7 +138,9 @@ class LlamaCpp:
     def kv_dtype(self, facts: ModelFacts, option: str | None) -> str | None:
         return option if option is not None and option in KV_DTYPE_BYTES else "f16" if option is None else None
 
-    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int, expert: bool = False) -> str | None:
+        if expert:
+            return "llama.cpp gives each GPU whole layers, with all of their experts"
         if tensor > 1:
             return "llama.cpp gives each GPU whole layers, so that tensor is 1"
         return refuse_pipeline(facts, pipeline)

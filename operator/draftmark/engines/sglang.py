@@ -37,7 +37,7 @@ from draftmark.engines.argument_list import compact_json, pairs_in, without
 from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
 from draftmark.engines.flag_table import FlagTable, names_in
 from draftmark.engines.pod_space import CACHE_FOLDER, PodSpace, home, hub_token
-from draftmark.engines.splitting import is_gguf, refuse_pipeline, refuse_tensor
+from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline, refuse_tensor
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
@@ -69,6 +69,7 @@ RESERVED: Final[Mapping[str, str]] = {
     "--max-running-requests": "workload.concurrency",
     "--device": "accelerator",
     "--tp-size": "parallelism.tensor",
+    "--ep-size": "parallelism.expert",
     "--disable-radix-cache": "engine.options.prefixCaching",
     "--kv-cache-dtype": "engine.options.kvCacheDType",
     "--enable-hierarchical-cache": _OFFLOAD,
@@ -319,8 +320,9 @@ class Sglang:
         wanted = option if option not in (None, "auto") else "bfloat16"
         return wanted if wanted in KV_DTYPE_BYTES else None
 
-    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
-        return refuse_tensor(facts, tensor) or refuse_pipeline(facts, pipeline)
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int, expert: bool = False) -> str | None:
+        experts = refuse_experts(facts, tensor, must_divide=True) if expert else None
+        return refuse_tensor(facts, tensor) or refuse_pipeline(facts, pipeline) or experts
 
     def refuse(self, wanted: Wanted) -> Unplannable | None:
         return (
@@ -348,6 +350,9 @@ class Sglang:
         ]  # fmt: skip
         if plan.layout.pipeline > 1:
             args += ["--pp-size", str(plan.layout.pipeline)]
+        if plan.layout.expert:
+            # Fewer than the GPUs of a stage would divide each expert among some of them.
+            args += ["--ep-size", str(plan.layout.tensor_degree)]
         if request.revision is not None:
             # Weights and tokenizer.
             args += ["--revision", request.revision]

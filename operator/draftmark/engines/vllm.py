@@ -33,7 +33,7 @@ from draftmark.engines.argument_list import compact_json, pairs_in, without
 from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
 from draftmark.engines.flag_table import FlagTable, names_in
 from draftmark.engines.pod_space import CACHE_FOLDER, PodSpace, home, hub_token
-from draftmark.engines.splitting import is_gguf, refuse_pipeline, refuse_tensor
+from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline, refuse_tensor
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
@@ -63,6 +63,7 @@ RESERVED: Final[Mapping[str, str]] = {
     "--max-model-len": "model.maxContextLength",
     "--max-num-seqs": "workload.concurrency",
     "--tensor-parallel-size": "parallelism.tensor",
+    "--enable-expert-parallel": "parallelism.expert",
     "--distributed-executor-backend": _ONE_POD,
     "--enable-prefix-caching": "engine.options.prefixCaching",
     "--enable-chunked-prefill": "engine.options.chunkedPrefill",
@@ -306,8 +307,9 @@ class Vllm:
         wanted = option if option not in (None, "auto") else "bfloat16"
         return wanted if wanted in KV_DTYPE_BYTES else None
 
-    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int) -> str | None:
-        return refuse_tensor(facts, tensor) or refuse_pipeline(facts, pipeline)
+    def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int, expert: bool = False) -> str | None:
+        experts = refuse_experts(facts, tensor, must_divide=False) if expert else None
+        return refuse_tensor(facts, tensor) or refuse_pipeline(facts, pipeline) or experts
 
     def refuse(self, wanted: Wanted) -> Unplannable | None:
         return (
@@ -338,6 +340,8 @@ class Vllm:
             args += ["--max-num-batched-tokens", str(plan.max_batched_tokens)]
         if pipeline > 1:
             args += ["--pipeline-parallel-size", str(pipeline)]
+        if plan.layout.expert:
+            args.append("--enable-expert-parallel")
         if tensor * pipeline > 1:
             # One pod, so processes; Ray is for several.
             args += ["--distributed-executor-backend", "mp"]

@@ -2,7 +2,8 @@
 
 Weights. Linear layers are stored in the format of the checkpoint, or of the engine's own quantization at load;
 embedding, output head, norms and routers stay at 16 bit. A tensor degree divides the matrices, a pipeline degree the
-layers (the largest stage counts), an expert degree the routed experts only. Small tensors have a copy on every GPU.
+layers (the largest stage counts), an expert degree the routed experts only, which stay whole. Small tensors have a copy on
+every GPU.
 
 Cache. A full-attention layer keeps key and value of every token, K·(d + e) numbers; latent attention keeps
 kv_lora_rank + qk_rope_head_dim, on every GPU of a tensor group; a sliding-window layer keeps at most its window; a
@@ -178,7 +179,8 @@ def weight_bytes_per_gpu(
         weights: What `weight_bytes` said.
         tensor, pipeline: Degrees, at least 1.
         expert: GPUs of one stage that the routed experts are spread over; 1 is no expert parallelism, and the tensor
-            degree then divides each expert. vLLM and SGLang spread over tensor × data.
+            degree then divides each expert. vLLM and SGLang spread over tensor × data. Experts stay whole: where they do
+            not divide, some GPUs have one more.
 
     The fullest stage has the most layers (they are divided as evenly as they go) and one end of the model: the first
     has the embedding, the last the output head, with a copy of the embedding where both are tied.
@@ -193,7 +195,7 @@ def weight_bytes_per_gpu(
     return ceil(
         ends / tensor
         + stage * (Fraction(weights.sharded, tensor) + weights.kv_projection * kv_share + weights.replicated)
-        + moe_stage * Fraction(weights.experts, expert if expert > 1 else tensor)
+        + moe_stage * weights.experts * _expert_share(facts, tensor, expert)
     )
 
 
@@ -314,6 +316,13 @@ def _heads_per_gpu(kv_heads: int, tensor: int) -> int:
 
 def _stage_layers(layers: int, pipeline: int) -> int:
     return ceil(Fraction(layers, pipeline))
+
+
+def _expert_share(facts: ModelFacts, tensor: int, expert: int) -> Fraction:
+    """Of the routed experts of a layer, what the fullest GPU has."""
+    if expert == 1 or not facts.n_routed_experts:
+        return Fraction(1, tensor)
+    return Fraction(ceil(Fraction(facts.n_routed_experts, expert)), facts.n_routed_experts)
 
 
 def _stage_share(layers: int, pipeline: int) -> Fraction:

@@ -98,6 +98,7 @@ def read_plan(data: Json) -> Plan:
             tensor=_whole(layout.get("tensor")),
             pipeline=_whole(layout.get("pipeline")) or 1,
             nodes=_whole(layout.get("nodes")) or 1,
+            expert=layout.get("expert") is True,
         ),
         served_name=str(data["served_name"]),
         max_context_length=int(data["max_context_length"]),
@@ -123,7 +124,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     for later in ("max_batched_tokens", "adapters", "parameters", "memory", "rejected"):
         if data[later] is None or data[later] == ():
             del data[later]
-    for later, nothing in (("tensor", None), ("pipeline", 1), ("nodes", 1)):
+    for later, nothing in (("tensor", None), ("pipeline", 1), ("nodes", 1), ("expert", False)):
         if data["layout"][later] == nothing:
             del data["layout"][later]
     return data

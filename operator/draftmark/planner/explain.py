@@ -37,7 +37,7 @@ def explain_data(
             "tensor": plan.layout.tensor_degree,
             "pipeline": plan.layout.pipeline,
             "data": 1,
-            "expert": False,
+            "expert": plan.layout.expert,
             "nodes": plan.layout.nodes,
             "gpusPerReplica": plan.layout.gpus,
             "product": plan.layout.product,
@@ -113,6 +113,7 @@ def _layout(layout: Layout) -> str:
         return "CPU"
     degrees = [f"tensor {layout.tensor_degree}"] if layout.tensor_degree > 1 else []
     degrees += [f"pipeline {layout.pipeline}"] if layout.pipeline > 1 else []
+    degrees += [f"expert {layout.tensor_degree}"] if layout.expert else []
     return f"{layout} ({', '.join([str(layout.resource_name), *degrees])})"
 
 

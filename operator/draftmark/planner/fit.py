@@ -5,9 +5,9 @@ Only where the facts of the model are known; without them a service is deployed 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeGuard
 
-from draftmark.api.inference_service import InferenceServiceSpec
+from draftmark.api.inference_service import InferenceServiceSpec, ParallelismSpec
 from draftmark.engines.engine import Engine, Step
 from draftmark.facts.model_memory import UnknownWeights, WeightBytes, weight_bytes
 from draftmark.facts.model_parameters import parameters
@@ -87,6 +87,7 @@ def fit(
         product=chosen.hardware.product,
         tensor=chosen.split.tensor,
         pipeline=chosen.split.pipeline,
+        expert=chosen.split.expert,
     )
     return Fitted(
         layout=layout,
@@ -124,6 +125,7 @@ class _Sums:
             gpu_bytes=hardware.gpu_bytes,
             tensor=split.tensor,
             pipeline=split.pipeline,
+            expert=split.expert_degree,
             context=context,
             demand=self.demand(context),
             adapter_bytes=adapter_bytes(self.facts, [a.rank for a in self.spec.model.adapters or ()], split.pipeline),
@@ -182,13 +184,15 @@ def _look(
         return choose_layout(
             kinds,
             wish,
-            forbids=lambda split: engine.refuse_split(facts, tensor=split.tensor, pipeline=split.pipeline),
+            forbids=lambda split: engine.refuse_split(
+                facts, tensor=split.tensor, pipeline=split.pipeline, expert=split.expert
+            ),
             sum_of=lambda one, split: sums.of(one, split, sums.least_context),
         )
 
     if keep is not None and keep.gpus:
         same = tuple(h for h in hardware if (h.resource_name, h.product) == (keep.resource_name, keep.product))
-        kept = look(same, Wish(tensor=keep.tensor_degree, pipeline=keep.pipeline))
+        kept = look(same, Wish(tensor=keep.tensor_degree, pipeline=keep.pipeline, expert=_spreads_experts(spec)))
         if kept.chosen is not None:
             return kept
     return look(hardware, _wish(spec))
@@ -197,9 +201,17 @@ def _look(
 def _wish(spec: InferenceServiceSpec) -> Wish:
     given, accelerator = spec.parallelism, spec.accelerator
     gpus = accelerator.count if accelerator is not None else None
-    if given is None or (given.tensor is None and given.pipeline is None):
-        return Wish(gpus=gpus)
-    return Wish(tensor=given.tensor or 1, pipeline=given.pipeline or 1, gpus=gpus)
+    if not _says_degrees(given):
+        return Wish(expert=_spreads_experts(spec), gpus=gpus)
+    return Wish(tensor=given.tensor or 1, pipeline=given.pipeline or 1, expert=_spreads_experts(spec), gpus=gpus)
+
+
+def _says_degrees(given: ParallelismSpec | None) -> TypeGuard[ParallelismSpec]:
+    return given is not None and (given.tensor is not None or given.pipeline is not None)
+
+
+def _spreads_experts(spec: InferenceServiceSpec) -> bool:
+    return spec.parallelism is not None and bool(spec.parallelism.expert)
 
 
 def _context(
@@ -226,7 +238,7 @@ def _context(
 
 
 def _layout_reasons(spec: InferenceServiceSpec, found: Found, chosen: Candidate, memory: Memory | None) -> list[Reason]:
-    is_given = spec.parallelism is not None or (spec.accelerator is not None and spec.accelerator.count is not None)
+    is_given = _says_degrees(spec.parallelism) or (spec.accelerator is not None and spec.accelerator.count is not None)
     why = "as the service says" if is_given else "the fewest that fit"
     if memory is None:
         message = f"{chosen}: their memory is not known, so nothing was summed up"
@@ -295,7 +307,8 @@ def _by_more_gpus(
 ) -> list[str]:
     more = tuple(replace(one, nodes=None, gpus_per_node=max(8, one.node_size)) for one in found.hardware)
     # As if nothing were said of how many.
-    wanted = spec.model_copy(update={"parallelism": None, "accelerator": None})
+    parallelism = ParallelismSpec(expert=_spreads_experts(spec))
+    wanted = spec.model_copy(update={"parallelism": parallelism, "accelerator": None})
     chosen = _look(wanted, engine, facts, more, sums, None).chosen
     if chosen is None:
         return []

@@ -55,7 +55,7 @@ class Split:
     #: Stages, of which `nodes` or more stages are on as many nodes.
     pipeline: int = 1
     nodes: int = 1
-    #: Whether the experts are spread over the GPUs, and not each of them over all.
+    #: Whether whole experts are spread over the GPUs of tensor, and not each of them divided among all.
     expert: bool = False
 
     @property
@@ -66,13 +66,19 @@ class Split:
     def gpus_per_node(self) -> int:
         return self.gpus // self.nodes
 
+    @property
+    def expert_degree(self) -> int:
+        """GPUs of a stage that whole experts are spread over; 1: each expert is divided instead."""
+        return self.tensor if self.expert else 1
+
     def __str__(self) -> str:
         if self.gpus == 1:
             return "1 GPU"
         parts = [f"tensor {self.tensor}"] if self.tensor > 1 else []
         parts += [f"pipeline {self.pipeline}"] if self.pipeline > 1 else []
+        experts = f", expert {self.expert_degree}" if self.expert else ""
         where = f" on {self.nodes} nodes" if self.nodes > 1 else ""
-        return f"{self.gpus} GPUs ({' × '.join(parts)}){where}"
+        return f"{self.gpus} GPUs ({' × '.join(parts)}{experts}){where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
 from draftmark.planner.fit import MEMORY_UNKNOWN, Fitted, Sizes, fit
 from draftmark.planner.hardware import Found, find_hardware, has_gpus
 from draftmark.planner.lacking import refuse_lacking
-from draftmark.planner.refusals import refuse
+from draftmark.planner.refusals import refuse, refuse_experts, refuse_lone_experts
 from draftmark.planner.selection import AUTO, MAX_REJECTED, select_engine
 
 #: What GPUs are asked for by, in the order in which they are looked for where a service names none.
@@ -55,7 +55,7 @@ def make_plan(
         source = parse_model_uri(spec.model.uri)
     except UnreadableUri as error:
         return Unplannable(code="UnreadableModelUri", message=str(error))
-    if (refused := refuse(spec, source, cluster)) is not None:
+    if (refused := refuse(spec, source, cluster) or refuse_experts(spec, model)) is not None:
         return refused
     given = _Given(spec=spec, name=name, source=source, cluster=cluster, defaults=defaults, keep=keep, model=model)
     if spec.engine.name != AUTO:
@@ -157,7 +157,7 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
     table = engine.flag_table(version) if version_is_known else None
     served_name = spec.model.name or given.name
     wanted = Wanted(spec=spec, source=given.source, layout=layout, served_name=served_name, table=table)
-    if (refused := engine.refuse(wanted)) is not None:
+    if (refused := engine.refuse(wanted) or refuse_lone_experts(spec, layout)) is not None:
         return refused
     kind = engine.model_kind(spec.engine.args or ())
     adapters = tuple(adapter.name for adapter in spec.model.adapters or ()) or None
@@ -257,6 +257,7 @@ def _layout_as_written(spec: InferenceServiceSpec) -> Layout:
         product=accelerator.product,
         tensor=tensor if pipeline > 1 else None,
         pipeline=pipeline,
+        expert=given is not None and bool(given.expert),
     )
 
 

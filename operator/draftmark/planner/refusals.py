@@ -5,9 +5,10 @@ from typing import Final
 from draftmark.api.inference_service import InferenceServiceSpec, PodTemplate
 from draftmark.api.model_uri import ImageModel, ModelSource, UnreadableUri, parse_model_uri
 from draftmark.api.names import RESERVED_LABEL_PREFIXES
+from draftmark.facts.models import ModelFacts
 from draftmark.facts.nodes import ClusterFacts
 from draftmark.facts.quantity import parse_quantity
-from draftmark.plan import Unplannable
+from draftmark.plan import Layout, Unplannable
 
 ALLOWED_POD_FIELDS: Final = tuple(
     str(field.alias or name) for name, field in sorted(PodTemplate.model_fields.items(), key=lambda item: item[0])
@@ -21,6 +22,31 @@ def refuse(spec: InferenceServiceSpec, source: ModelSource, cluster: ClusterFact
         or _refuse_image_volume(source, cluster)
         or _refuse_resources(spec)
         or _refuse_further_uris(spec, cluster)
+    )
+
+
+def refuse_experts(spec: InferenceServiceSpec, model: ModelFacts | None) -> Unplannable | None:
+    """Experts to spread, of a model that is known to have none."""
+    given = spec.parallelism
+    if given is None or not given.expert or model is None or model.num_moe_layers:
+        return None
+    return Unplannable(
+        code="NoLayout",
+        message=f"parallelism.expert is true, and the model ({model.architecture}) has no experts: each of its weights is used "
+        "for every token. Remove parallelism.expert; parallelism.tensor divides the weights among GPUs.",
+    )
+
+
+def refuse_lone_experts(spec: InferenceServiceSpec, layout: Layout) -> Unplannable | None:
+    """Experts to spread, and no two GPUs that share a layer."""
+    given = spec.parallelism
+    if given is None or not given.expert or (layout.gpus and layout.tensor_degree > 1):
+        return None
+    there = "parallelism.tensor is 1" if layout.gpus else "the service has no GPUs"
+    return Unplannable(
+        code="NoLayout",
+        message=f"parallelism.expert is true, and {there}: experts are spread over the GPUs of parallelism.tensor. Set "
+        "accelerator.product and parallelism.tensor, or remove parallelism.expert.",
     )
 
 

@@ -16,6 +16,14 @@ def test_a_pod_has_as_many_gpus_as_tensor_says() -> None:
     assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
 
 
+def test_experts_are_spread_over_the_gpus_of_tensor() -> None:
+    """Each of them on one GPU: fewer parts than GPUs would divide an expert among some of them."""
+    split = {"tensor": 4, "pipeline": 2, "expert": True}
+    argv = args(("parallelism", split))
+    assert value_of(argv, "--ep-size") == value_of(argv, "--tp-size") == "4"
+    assert "--ep-size" not in args(("parallelism", {**split, "expert": False}))
+
+
 def test_the_share_of_the_gpu_is_sglangs_own() -> None:
     """It means weights and KV cache of all memory, and follows from the tokens of a step: no number fits every GPU."""
     assert "--mem-fraction-static" not in args()

@@ -29,7 +29,7 @@ OPTIONS = st.fixed_dictionaries(
 )  # fmt: skip
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._/-]{0,20}\Z")
 SPECS = st.builds(
-    lambda uri, name, options, adapters, quantization, kind, concurrency, tensor: {
+    lambda uri, name, options, adapters, quantization, kind, concurrency, tensor, expert: {
         "model": {
             "uri": uri, "name": name,
             "adapters": [{"name": f"{name}:lora-{i}", "uri": u} for i, u in enumerate(adapters)],
@@ -37,13 +37,13 @@ SPECS = st.builds(
         },
         "engine": {"name": "sglang", "options": options},
         "accelerator": {"product": "a"},
-        "parallelism": {"tensor": tensor},
+        "parallelism": {"tensor": tensor, **({"expert": True} if expert and tensor > 1 else {})},
         "workload": {**({"kind": kind} if kind else {}), **({"concurrency": concurrency} if concurrency else {})},
     },
     uri=URIS, name=NAMES, options=OPTIONS, adapters=st.lists(URIS, max_size=3),
     quantization=st.sampled_from([None, "fp8", "compressed-tensors"]),
     kind=st.sampled_from([None, "chat", "batch", "interactive"]), concurrency=st.none() | st.integers(1, 1024),
-    tensor=st.integers(1, 16),
+    tensor=st.integers(1, 16), expert=st.booleans(),
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from draftmark.engines.start_budget import START_MAX_S, START_UNKNOWN_S
 from draftmark.engines.vllm import START_BASE_S
-from tests.engines.vllm.ask import GPU, args, env, pod, value_of
+from tests.engines.vllm.ask import GPU, args, env, pod, refused, value_of
 
 # --- GPUs ---
 
@@ -21,6 +21,22 @@ def test_a_pod_has_as_many_gpus_as_tensor_says() -> None:
     assert value_of(argv, "--gpu-memory-utilization") == "0.92"
     assert value_of(args(base=GPU), "--distributed-executor-backend") is None
     assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
+
+
+def test_experts_are_spread_over_the_gpus_of_tensor() -> None:
+    argv = args(("parallelism", {"tensor": 4, "expert": True}), base=GPU)
+    assert [word for word in argv if word not in args(("parallelism.tensor", 4), base=GPU)] == [
+        "--enable-expert-parallel"
+    ]
+    assert "--enable-expert-parallel" not in args(("parallelism", {"tensor": 4, "expert": False}), base=GPU)
+
+
+@pytest.mark.parametrize(
+    ("base", "told"), [(GPU, "parallelism.tensor is 1"), (None, "the service has no GPUs")], ids=["one GPU", "CPU"]
+)
+def test_experts_need_two_gpus_to_be_spread(base: Any, told: str) -> None:
+    answer = refused(("parallelism.expert", True), base=base)
+    assert (answer.code, told in answer.message) == ("NoLayout", True), answer
 
 
 def test_on_cpu_the_kv_cache_follows_the_container_and_not_the_node() -> None:
