@@ -109,6 +109,8 @@ def test_how_a_model_can_be_split(engine: str, model: str, tensor: int, pipeline
         ("sglang", "deepseek-ai/DeepSeek-V3", 8, None),
         ("vllm", "deepseek-ai/DeepSeek-V3", 1, "experts are spread over the GPUs of tensor, and there is one"),
         ("sglang", "meta-llama/Llama-3.1-8B", 8, "there are no experts to spread"),
+        # Blocks of 128: 1,536 by 4 are three of them, by 8 one and a half.
+        ("vllm", "MiniMaxAI/MiniMax-M2.5", 8, None),
         # What divides the heads is refused before.
         ("vllm", "deepseek-ai/DeepSeek-V3", 3, "128 attention heads are not divisible by tensor 3"),
         ("llama-cpp", "deepseek-ai/DeepSeek-V3", 1, "llama.cpp gives each GPU whole layers, with all of their experts"),
@@ -116,6 +118,15 @@ def test_how_a_model_can_be_split(engine: str, model: str, tensor: int, pipeline
 )
 def test_how_experts_can_be_spread(engine: str, model: str, tensor: int, why: str | None) -> None:
     assert ENGINES[engine].refuse_split(facts_of(model), tensor=tensor, pipeline=1, expert=True) == why
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_experts_in_blocks_are_not_cut_through(engine: str) -> None:
+    facts = facts_of("MiniMaxAI/MiniMax-M2.5")
+    said = [ENGINES[engine].refuse_split(facts, tensor=tensor, pipeline=1) for tensor in (1, 4, 8)]
+    assert said == [None, None, "experts of 1536 cannot be divided by tensor 8 into whole blocks of 128 weights of fp8"]
+    plain = replace(facts, quantization_config=None)
+    assert ENGINES[engine].refuse_split(plain, tensor=8, pipeline=1) is None
 
 
 def test_experts_must_divide_for_sglang_only() -> None:

@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from draftmark.engines.registry import ENGINES
 from draftmark.facts.model_catalogue import catalogued
 from draftmark.facts.models import ModelFacts
-from draftmark.planner.layout import Hardware, Split, Wish
+from draftmark.planner.layout import Hardware, Split, Wish, choose_layout
 from draftmark.planner.memory import CONTEXT_STEP, Demand, gib
 from tests.planner.layouts import H100, L4, facts_of, lay_out
 
 LLAMA_8B, LLAMA_70B, LLAMA_405B = (f"meta-llama/Llama-3.1-{size}" for size in ("8B", "70B", "405B"))
+VLLM = ENGINES["vllm"]
 ONE_H100 = replace(H100, gpus_per_node=1, nodes=1)
 
 
@@ -62,6 +64,23 @@ def test_what_the_user_gives_is_taken_or_refused_with_its_sum() -> None:
     ]
 
 
+def test_experts_are_whole_only_where_they_cannot_be_divided_or_the_user_says_so() -> None:
+    """Experts of 1,536 in blocks of 128: on eight GPUs they cannot be divided."""
+    facts = facts_of("MiniMaxAI/MiniMax-M2.5")
+
+    def of(wish: Wish) -> Split | None:
+        layouts = choose_layout(
+            [H100], wish, forbids=lambda s: VLLM.refuse_split(facts, tensor=s.tensor, pipeline=s.pipeline, expert=s.expert),
+            sum_of=lambda one, split: None,
+        )  # fmt: skip
+        return layouts.chosen.split if layouts.chosen is not None else None
+
+    assert of(Wish(tensor=4)) == Split(tensor=4)
+    assert of(Wish(tensor=8)) == Split(tensor=8, expert=True)
+    assert of(Wish(tensor=8, expert=False)) is None
+    assert of(Wish(tensor=4, expert=True)) == Split(tensor=4, expert=True)
+
+
 def test_more_gpus_than_a_node_has_are_refused_with_what_it_has() -> None:
     refused = lay_out(facts_of(LLAMA_70B), [replace(H100, gpus_per_node=4)], wish=Wish(tensor=8)).layouts
     assert [(c.code, c.why) for c in refused.rejected] == [
@@ -97,7 +116,7 @@ WISHES = st.builds(
     Wish,
     tensor=st.none() | st.integers(1, 16),
     pipeline=st.none() | st.integers(1, 8),
-    expert=st.booleans(),
+    expert=st.none() | st.booleans(),
     gpus=st.none() | st.integers(1, 16),
 )
 
@@ -125,7 +144,7 @@ def test_a_plan_keeps_to_its_own_sum_and_to_the_users_word(
     assert wish.tensor in (None, split.tensor)
     assert wish.pipeline in (None, split.pipeline)
     assert wish.gpus in (None, split.gpus)
-    assert split.expert == wish.expert
+    assert split.expert == bool(wish.expert)
     if wish.tensor is None and one.link_domain is not None:
         assert split.tensor <= one.link_domain
     assert laid.context == facts.max_position_embeddings or laid.context % CONTEXT_STEP == 0
@@ -138,10 +157,10 @@ def test_a_plan_keeps_to_its_own_sum_and_to_the_users_word(
     DEMANDS,
     st.sampled_from(["gpus_per_node", "nodes", "gpu_bytes"]),
     st.integers(1, 8),
-    st.booleans(),
+    st.none() | st.booleans(),
 )
 def test_more_gpus_never_make_a_service_unplannable(
-    facts: ModelFacts, one: Hardware, demand: Demand, what: str, more: int, expert: bool
+    facts: ModelFacts, one: Hardware, demand: Demand, what: str, more: int, expert: bool | None
 ) -> None:
     wish = Wish(expert=expert)
     before = lay_out(facts, [one], demand=demand, wish=wish).layouts.chosen

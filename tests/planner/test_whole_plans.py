@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,10 +12,11 @@ from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.engines.registry import ENGINES
 from draftmark.facts.model_catalogue import catalogue_facts, catalogued
+from draftmark.facts.model_memory import WeightBytes, expert_bytes, weight_bytes, weight_bytes_per_gpu
 from draftmark.facts.nodes import ClusterFacts, NodeFacts, read_nodes
 from draftmark.plan import Plan, Unplannable
 from draftmark.planner.planner import make_plan
-from tests.planner.plan_cases import CASES, GPUS, many, node
+from tests.planner.plan_cases import CASES, GPUS, MIXTRAL, VLLM, many, node
 
 NODES = st.lists(
     st.builds(
@@ -81,18 +83,43 @@ def test_a_plan_fits_by_its_own_sum_and_divides_the_model(
     product = [n for n in nodes if GPUS[n["gpu"]][1] == layout.product and not n["cordoned"]]
     assert layout.gpus <= max(n["count"] for n in product)
     degrees = parts.get("parallelism") or {}
-    assert layout.expert == bool(degrees.get("expert"))
+    assert layout.expert == degrees.get("expert", layout.expert)
+    weights = weight_bytes(facts)
+    assert isinstance(weights, WeightBytes)
+    spread = layout.tensor_degree if layout.expert else 1
+    assert memory.weight_bytes == weight_bytes_per_gpu(facts, weights, **split, expert=spread)
     if degrees.keys() - {"expert"}:
         assert (layout.tensor_degree, layout.pipeline) == (degrees.get("tensor", 1), degrees.get("pipeline", 1))
 
 
-@given(st.sampled_from(catalogued()), NODES, NODES, ENGINE_NAMES, st.booleans())
+@given(st.sampled_from(catalogued()), NODES, NODES, ENGINE_NAMES, st.none() | st.booleans())
 def test_more_nodes_never_make_a_service_unplannable(
-    model: str, nodes: list[dict[str, Any]], more: list[dict[str, Any]], engine: str, expert: bool
+    model: str, nodes: list[dict[str, Any]], more: list[dict[str, Any]], engine: str, expert: bool | None
 ) -> None:
     parts = {"parallelism": {"expert": expert}}
     if isinstance(plan_of(model, read(nodes), engine, parts), Plan):
         assert isinstance(plan_of(model, read([*nodes, *more]), engine, parts), Plan)
+
+
+def test_the_sum_has_the_gpu_with_the_most_experts() -> None:
+    """A shape that is made up: eight experts on three GPUs are 3, 3 and 2."""
+    mixtral = catalogue_facts(MIXTRAL)
+    assert mixtral is not None
+    facts = replace(mixtral, num_attention_heads=30, num_key_value_heads=6)
+
+    def weights(expert: bool) -> int:
+        spec = InferenceServiceSpec.model_validate(
+            {"model": {"uri": MIXTRAL}, "engine": VLLM, "parallelism": {"tensor": 3, "expert": expert}}
+        )
+        nodes = ClusterFacts(nodes=read_nodes(many("H100", 1)))
+        plan = make_plan(spec, name="it", cluster=nodes, defaults=Defaults(), keep=None, model=facts)
+        assert isinstance(plan, Plan), plan
+        assert plan.memory is not None
+        return plan.memory.weight_bytes
+
+    experts = expert_bytes(facts)
+    assert isinstance(experts, int)
+    assert weights(expert=True) - weights(expert=False) == pytest.approx(experts * (3 / 8 - 1 / 3), abs=2)
 
 
 def test_an_edit_keeps_layout_and_context_while_they_fit() -> None:

@@ -308,7 +308,7 @@ class ParallelismSpec(ApiModel):
 
     expert: bool | None = None
     """True: each expert is whole on one of the GPUs of tensor, and not divided among all of them. For models with
-    experts, on two GPUs or more. Default: false."""
+    experts, on two GPUs or more. Default: false, unless experts in blocks of fp8 cannot be divided."""
 
 
 class WorkloadSpec(ApiModel):

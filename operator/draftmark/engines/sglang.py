@@ -321,7 +321,7 @@ class Sglang:
         return wanted if wanted in KV_DTYPE_BYTES else None
 
     def refuse_split(self, facts: ModelFacts, *, tensor: int, pipeline: int, expert: bool = False) -> str | None:
-        experts = refuse_experts(facts, tensor, must_divide=True) if expert else None
+        experts = refuse_experts(facts, tensor, expert=expert, must_divide=True)
         return refuse_tensor(facts, tensor) or refuse_pipeline(facts, pipeline) or experts
 
     def refuse(self, wanted: Wanted) -> Unplannable | None:

@@ -4,7 +4,8 @@ experts over the GPUs of a stage.
 Sources: vLLM 0.33, config/model.py (verify_with_parallel_config) and models/llama.py (key-value heads are repeated where
 there are fewer than GPUs), layers/fused_moe/expert_map_manager.py (experts that do not divide: some GPUs have one more);
 SGLang 0.5, models/llama.py, which asserts the same of heads, and layers/moe/fused_moe_triton/layer.py, which asserts that
-experts divide.
+experts divide. Blocks of fp8: SGLang 0.5, layers/quantization/fp8.py; vLLM's guide to MiniMax-M2, "pure TP8 is not supported",
+and its own error, "is not divisible by weight quantization block_n" (vLLM issue 17569).
 """
 
 from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel
@@ -31,19 +32,33 @@ def refuse_pipeline(facts: ModelFacts, pipeline: int) -> str | None:
     return f"{layers} layers are fewer than {pipeline} stages" if pipeline > layers else None
 
 
-def refuse_experts(facts: ModelFacts, tensor: int, *, must_divide: bool) -> str | None:
-    """Why the experts cannot be spread over the GPUs of a stage, or None.
+def refuse_experts(facts: ModelFacts, tensor: int, *, expert: bool, must_divide: bool) -> str | None:
+    """Why the experts cannot be shared among the GPUs of a stage, or None.
 
     Args:
-        must_divide: Whether the engine demands as many experts on each GPU.
+        expert: Whether each is whole on one of them; else each is divided among all.
+        must_divide: Whether the engine demands as many whole experts on each GPU.
     """
     experts = facts.n_routed_experts
+    if not expert:
+        return _refuse_cut_blocks(facts, tensor)
     if not experts:
         return "there are no experts to spread"
     if tensor == 1:
         return "experts are spread over the GPUs of tensor, and there is one"
     if must_divide and experts % tensor:
         return f"{experts} experts of a layer are not divisible by tensor {tensor}"
+    return None
+
+
+def _refuse_cut_blocks(facts: ModelFacts, tensor: int) -> str | None:
+    """Experts in blocks of fp8 are divided between blocks, and never through one."""
+    size, quantization = facts.moe_intermediate_size, facts.quantization_config
+    if not facts.num_moe_layers or quantization is None or "experts" not in quantization.parts:
+        return None
+    block = quantization.group_size if quantization.quant_method == "fp8" else 0
+    if block and tensor > 1 and size % (tensor * block):
+        return f"experts of {size} cannot be divided by tensor {tensor} into whole blocks of {block} weights of fp8"
     return None
 
 

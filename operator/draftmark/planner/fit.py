@@ -94,7 +94,11 @@ def fit(
         context=context,
         memory=memory,
         parameters=parameters(facts),
-        reasons=(*_layout_reasons(spec, found, chosen, memory), *context_reasons),
+        reasons=(
+            *_layout_reasons(spec, found, chosen, memory),
+            *_expert_reason(spec, engine, facts, chosen.split),
+            *context_reasons,
+        ),
         rejected=rejected,
     )
 
@@ -192,7 +196,7 @@ def _look(
 
     if keep is not None and keep.gpus:
         same = tuple(h for h in hardware if (h.resource_name, h.product) == (keep.resource_name, keep.product))
-        kept = look(same, Wish(tensor=keep.tensor_degree, pipeline=keep.pipeline, expert=_spreads_experts(spec)))
+        kept = look(same, Wish(tensor=keep.tensor_degree, pipeline=keep.pipeline, expert=keep.expert))
         if kept.chosen is not None:
             return kept
     return look(hardware, _wish(spec))
@@ -200,18 +204,15 @@ def _look(
 
 def _wish(spec: InferenceServiceSpec) -> Wish:
     given, accelerator = spec.parallelism, spec.accelerator
+    expert = given.expert if given is not None else None
     gpus = accelerator.count if accelerator is not None else None
     if not _says_degrees(given):
-        return Wish(expert=_spreads_experts(spec), gpus=gpus)
-    return Wish(tensor=given.tensor or 1, pipeline=given.pipeline or 1, expert=_spreads_experts(spec), gpus=gpus)
+        return Wish(expert=expert, gpus=gpus)
+    return Wish(tensor=given.tensor or 1, pipeline=given.pipeline or 1, expert=expert, gpus=gpus)
 
 
 def _says_degrees(given: ParallelismSpec | None) -> TypeGuard[ParallelismSpec]:
     return given is not None and (given.tensor is not None or given.pipeline is not None)
-
-
-def _spreads_experts(spec: InferenceServiceSpec) -> bool:
-    return spec.parallelism is not None and bool(spec.parallelism.expert)
 
 
 def _context(
@@ -252,6 +253,15 @@ def _layout_reasons(spec: InferenceServiceSpec, found: Found, chosen: Candidate,
             Reason(code="NoNodeYet", message=f"no node offers {chosen.hardware} now{because}; pods wait until one does")
         )
     return reasons
+
+
+def _expert_reason(spec: InferenceServiceSpec, engine: Engine, facts: ModelFacts, split: Split) -> tuple[Reason, ...]:
+    """Why experts are whole although nobody asked for it."""
+    if not split.expert or (spec.parallelism is not None and spec.parallelism.expert):
+        return ()
+    why = engine.refuse_split(facts, tensor=split.tensor, pipeline=split.pipeline)
+    message = f"experts are whole, each on one of {split.tensor} GPUs, because {why}"
+    return (Reason(code="Expert", message=message),)
 
 
 def _name(facts: ModelFacts) -> str:
@@ -307,7 +317,7 @@ def _by_more_gpus(
 ) -> list[str]:
     more = tuple(replace(one, nodes=None, gpus_per_node=max(8, one.node_size)) for one in found.hardware)
     # As if nothing were said of how many.
-    parallelism = ParallelismSpec(expert=_spreads_experts(spec))
+    parallelism = ParallelismSpec(expert=spec.parallelism.expert if spec.parallelism is not None else None)
     wanted = spec.model_copy(update={"parallelism": parallelism, "accelerator": None})
     chosen = _look(wanted, engine, facts, more, sums, None).chosen
     if chosen is None:

@@ -3,11 +3,12 @@
     for each kind of node:  pipeline across nodes × pipeline inside a node × tensor inside a fast link
     the first that fits, in this order: fewest GPUs, fewest nodes, fewest stages, smallest GPU
 
-A split that the user gives is respected, or refused with its sum. What lost is kept, with why.
+A split that the user gives is respected, or refused with its sum. What lost is kept, with why. Experts are divided like all
+else unless the user wants them whole, or a split can be had only so.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from draftmark.plan import Memory
@@ -87,7 +88,7 @@ class Wish:
 
     tensor: int | None = None
     pipeline: int | None = None
-    expert: bool = False
+    expert: bool | None = None
     #: GPUs of one replica.
     gpus: int | None = None
 
@@ -135,7 +136,8 @@ def choose_layout(
         sum_of: The sum of a layout; None: it cannot be made, and then the layout is taken as it is.
     """
     rejected: list[Candidate] = []
-    for one, split in _in_order(hardware, wish):
+    for one, wanted in _in_order(hardware, wish):
+        split = _with_whole_experts(wanted, forbids) if wish.expert is None else wanted
         if (why := _beyond(one, split)) is not None:
             rejected.append(Candidate(hardware=one, split=split, memory=None, code="NoSuchNodes", why=why))
         elif (why := forbids(split)) is not None:
@@ -148,6 +150,14 @@ def choose_layout(
                 Candidate(hardware=one, split=split, memory=memory, code="TooLarge", why=_too_large(memory))
             )
     return Layouts(chosen=None, rejected=tuple(rejected))
+
+
+def _with_whole_experts(split: Split, forbids: Callable[[Split], str | None]) -> Split:
+    """The split with whole experts where it can be had only so."""
+    if forbids(split) is None:
+        return split
+    whole = replace(split, expert=True)
+    return whole if forbids(whole) is None else split
 
 
 def _in_order(hardware: Sequence[Hardware], wish: Wish) -> Iterator[tuple[Hardware, Split]]:
@@ -176,7 +186,7 @@ def _splits(one: Hardware, wish: Wish) -> Iterator[Split]:
         for pipeline in _stages(one, wish, tensor):
             nodes = _nodes(tensor, pipeline, one.node_size)
             if nodes is not None and wish.gpus in (None, tensor * pipeline):
-                yield Split(tensor=tensor, pipeline=pipeline, nodes=nodes, expert=wish.expert)
+                yield Split(tensor=tensor, pipeline=pipeline, nodes=nodes, expert=bool(wish.expert))
 
 
 def _stages(one: Hardware, wish: Wish, tensor: int) -> Iterable[int]:
