@@ -23,7 +23,7 @@ has; it is named where nobody else has something.
 This page is made from the tables in `operator/draftmark/engines/capabilities`, one for each engine and version, where every row has its
 source, and tests hold them to the flag tables. "?" is not known: then nothing is refused. For a version without a table nothing is refused
 but what this release would not write for any version of the engine. What needs more than a table, such as a combination of options, the
-engine's own file refuses.
+engine's own file refuses. `parallelism.data` above 1 is refused for all of them: copies of a model are `replicas`.
 """
 
 _FACTS: Final[dict[FactName, str]] = {

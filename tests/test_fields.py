@@ -251,6 +251,7 @@ CHANGES = [
     Change("parallelism.tensor", 2, args("--tensor-parallel-size", "2"), VLLM_GPU),
     Change("parallelism.tensor", 2, gpus("nvidia.com/gpu", "2"), VLLM_GPU),
     Change("parallelism.pipeline", 2, args("--pipeline-parallel-size", "2"), VLLM_GPU),
+    Change("parallelism.data", 2, lambda d: d.refused is not None and "set replicas: 2" in d.refused.message, VLLM_GPU),
     Change("parallelism.expert", True, args("--enable-expert-parallel"), with_field(VLLM_GPU, "parallelism.tensor", 2)),
     Change("workload.inputTokens", 8000, must_hold(8192 + 16 * 8000), VLLM_8B),
     Change("workload.outputTokens", 8000, must_hold(8192 + 16 * 8000), VLLM_8B),

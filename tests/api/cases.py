@@ -245,6 +245,7 @@ CASES: tuple[Case, ...] = (
     # parallelism
     *_bounds("parallelism.tensor", 1, 16, base=_WITH_GPU),
     *_bounds("parallelism.pipeline", 1, 64, base=_WITH_GPU),
+    *_bounds("parallelism.data", 1, 64, base=_WITH_GPU),
     _field("accelerator", {"product": "a"}, {"count": 0}, "parallelism.tensor and pipeline above 1 need GPUs",
            base=spec(accelerator={"product": "a"}, parallelism={"tensor": 2}), name="accelerator.count 0 with tensor"),
     _field("accelerator", {"product": "a"}, {"count": 0}, "parallelism.tensor and pipeline above 1 need GPUs",

@@ -63,6 +63,15 @@ def test_where_nodes_cannot_be_listed_the_accelerator_is_said() -> None:
     assert planned(spec()).layout.gpus == 0
 
 
+@pytest.mark.parametrize(
+    ("replicas", "told"), [({}, "set replicas: 4."), ({"replicas": 3}, "12."), ({"replicas": 0}, "4.")]
+)
+def test_copies_of_the_model_are_replicas(replicas: Object, told: str) -> None:
+    answer = refused(spec(accelerator=GPU, parallelism={"data": 4}, **replicas))
+    assert (answer.code, answer.message.endswith(told)) == ("UnsupportedOption", True), answer.message
+    assert planned(spec(accelerator=GPU, parallelism={"data": 1})).layout.gpus == 1
+
+
 def test_adapters_need_a_way_without_the_router() -> None:
     wanted = spec(model={"uri": "hf://o/r", "adapters": [{"name": "a", "uri": "hf://o/a"}]}, engine={"name": "vllm"})
     plan = planned(wanted)

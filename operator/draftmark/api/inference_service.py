@@ -306,6 +306,9 @@ class ParallelismSpec(ApiModel):
     pipeline: Annotated[int, Field(ge=1, le=64)] | None = None
     """Stages of layers, each on GPUs of its own. Default: as of tensor."""
 
+    data: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Copies of the model. Each is a replica here, so 1 is all that is taken: set replicas instead."""
+
     expert: bool | None = None
     """True: each expert is whole on one of the GPUs of tensor, and not divided among all of them. For models with
     experts, on two GPUs or more. Default: false, unless experts in blocks of fp8 cannot be divided."""

@@ -19,6 +19,7 @@ def refuse(spec: InferenceServiceSpec, source: ModelSource, cluster: ClusterFact
     """The first thing that stands in the way of any engine, or None."""
     return (
         _refuse_pod_template(spec.pod_template)
+        or _refuse_copies(spec)
         or _refuse_image_volume(source, cluster)
         or _refuse_resources(spec)
         or _refuse_further_uris(spec, cluster)
@@ -47,6 +48,17 @@ def refuse_lone_experts(spec: InferenceServiceSpec, layout: Layout) -> Unplannab
         code="NoLayout",
         message=f"parallelism.expert is true, and {there}: experts are spread over the GPUs of parallelism.tensor. Set "
         "accelerator.product and parallelism.tensor, or remove parallelism.expert.",
+    )
+
+
+def _refuse_copies(spec: InferenceServiceSpec) -> Unplannable | None:
+    copies = spec.parallelism.data if spec.parallelism is not None else None
+    if copies is None or copies == 1:
+        return None
+    return Unplannable(
+        code="UnsupportedOption",
+        message=f"parallelism.data is {copies}, and each copy of the model is a replica here: a pod of its own, and the "
+        f"router spreads requests over all of them. Remove parallelism.data, and set replicas: {max(1, spec.replicas) * copies}.",
     )
 
 
