@@ -30,6 +30,7 @@ from draftmark.knowledge import write_state
 from draftmark.machines.model_facts import Failed, Known, State
 from draftmark.observation import Observation, Proof
 from draftmark.plan import Layout, Memory, Plan, Reason, Rejected, Unplannable
+from draftmark.planner.explain import explain_data
 from draftmark.running import pods_of
 from draftmark.status import Transition, differs, make_status, transitions
 from tests.simulation import CRASHES, HANGS, Edit, Reconcile, Rest, Time, empty_world, simulate
@@ -413,6 +414,29 @@ def largest_facts() -> ModelFacts:
         facts = longer
     assert MAX_FACTS_BYTES - 130 < len(facts_to_json(facts)) <= MAX_FACTS_BYTES
     return facts
+
+
+def test_the_plan_of_the_status_is_the_one_of_explain() -> None:
+    wanted = spec(
+        model={"uri": "hf://deepseek-ai/DeepSeek-V3", "maxContextLength": 8192},
+        engine={"name": "vllm"},
+        accelerator={"product": "NVIDIA-H200"},
+        parallelism={"tensor": 8, "expert": True},
+    )
+    decision = decide(observation(wanted), T0)
+    assert decision.plan is not None
+    told, explained = make_status(observation(wanted), decision, T0)["plan"], explain_data(decision.plan)
+    assert told["parallelism"] == {
+        "tensor": 8, "pipeline": 1, "data": 1, "expert": True, "nodes": 1, "gpusPerReplica": 8,
+    }  # fmt: skip
+    assert told["parallelism"].items() <= explained["layout"].items()
+    assert told["memory"].keys() == {"weightBytes", "kvBytesPerToken", "kvTokens", "perGpuBytes", "gpuBytes"}
+    assert told["memory"].items() <= explained["memory"].items()
+    assert told["parameters"] == explained["parameters"] == 671_026_419_200
+    assert [r["code"] for r in told["reasons"]] == [r["code"] for r in explained["reasons"]]
+    # Every degree was given, so nothing else was looked at.
+    assert explained["rejected"] == []
+    InferenceServiceStatus.model_validate(make_status(observation(wanted), decision, T0), extra="forbid")
 
 
 def test_status_stays_small_with_every_list_full() -> None:

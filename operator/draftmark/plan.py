@@ -46,6 +46,18 @@ class Layout:
     def tensor_degree(self) -> int:
         return self.tensor if self.tensor is not None else max(1, self.gpus // self.pipeline)
 
+    @property
+    def degrees(self) -> dict[str, int]:
+        """How one replica is split, as JSON data; the keys are part of the interface. Copies are replicas: `data` is 1."""
+        return {
+            "tensor": self.tensor_degree,
+            "pipeline": self.pipeline,
+            "data": 1,
+            "expert": self.expert,
+            "nodes": self.nodes,
+            "gpusPerReplica": self.gpus,
+        }
+
     def __str__(self) -> str:
         return f"{self.gpus}x {self.product or self.resource_name}"[:64] if self.gpus else "CPU"
 

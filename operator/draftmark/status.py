@@ -110,6 +110,7 @@ def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
         "version": plan.version,
         "image": plan.image,
         "layout": str(plan.layout),
+        "parallelism": plan.layout.degrees,
         "maxContextLength": plan.max_context_length,
         "concurrency": plan.concurrency,
         "reasons": [

@@ -62,6 +62,20 @@ class MemoryStatus(ApiModel):
     """Tokens of all requests for which there is cache."""
 
 
+class ParallelismStatus(ApiModel):
+    """How one replica is split over its GPUs."""
+
+    tensor: Annotated[int, Field(ge=1)]
+    pipeline: Annotated[int, Field(ge=1)]
+    data: Annotated[int, Field(ge=1)]
+    """Copies of the model in one replica."""
+    expert: bool
+    """Whether experts are whole, each on one of the GPUs of tensor."""
+    nodes: Annotated[int, Field(ge=1)]
+    gpus_per_replica: Annotated[int, Field(ge=0)]
+    """0 is CPU."""
+
+
 class PlanStatus(ApiModel):
     """What was decided for the current revision."""
 
@@ -70,6 +84,7 @@ class PlanStatus(ApiModel):
     image: Name
     layout: Word
     """GPUs of one replica, or CPU."""
+    parallelism: ParallelismStatus | None = None
     max_context_length: Annotated[int, Field(ge=0)]
     """Tokens that one request may hold."""
     concurrency: Annotated[int, Field(ge=0)]

@@ -34,12 +34,7 @@ def explain_data(
         "model": {"servedName": plan.served_name, "maxContextLength": plan.max_context_length},
         "parameters": plan.parameters,
         "layout": {
-            "tensor": plan.layout.tensor_degree,
-            "pipeline": plan.layout.pipeline,
-            "data": 1,
-            "expert": plan.layout.expert,
-            "nodes": plan.layout.nodes,
-            "gpusPerReplica": plan.layout.gpus,
+            **plan.layout.degrees,
             "product": plan.layout.product,
             "resourceName": plan.layout.resource_name,
         },
