@@ -58,8 +58,16 @@ class Layout:
             "gpusPerReplica": self.gpus,
         }
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """How it is split, in words; empty: it is not."""
+        degrees = (("tensor", self.tensor_degree), ("pipeline", self.pipeline))
+        experts = (f"expert {self.tensor_degree}",) if self.expert else ()
+        return (*(f"{name} {degree}" for name, degree in degrees if degree > 1), *experts)
+
     def __str__(self) -> str:
-        return f"{self.gpus}x {self.product or self.resource_name}"[:64] if self.gpus else "CPU"
+        where = f" on {self.nodes} nodes" if self.nodes > 1 else ""
+        return f"{self.gpus}x {self.product or self.resource_name}{where}"[:64] if self.gpus else "CPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +160,5 @@ class Unplannable:
     message: str
     #: What was looked at on the way, best first.
     rejected: tuple[Rejected, ...] = ()
+    #: What would run if this version could deploy it; None: there is no such plan.
+    plan: Plan | None = None

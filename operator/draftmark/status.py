@@ -94,6 +94,9 @@ def make_status(
     if decision.plan is not None:
         status["model"] = decision.plan.served_name
         status["plan"] = _plan(decision.plan, decision)
+    elif decision.refused is not None and decision.refused.plan is not None:
+        # Nothing runs: what would, if it could be deployed.
+        status["plan"] = _plan(decision.refused.plan, decision)
     if (startup := _startup(seen, decision)) is not None:
         status["startup"] = startup
     if decision.model_memory is not None:

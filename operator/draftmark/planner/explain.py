@@ -14,23 +14,38 @@ _BAR: Final = 60
 def explain_data(
     plan: Plan | Unplannable, *, argv: Sequence[str] = (), unknown: ModelProblem | None = None
 ) -> dict[str, Any]:
-    """The plan as JSON data; the keys are part of the interface.
+    """The plan as JSON data; the keys are part of the interface. Of a refusal with a plan both are told.
 
     Args:
         argv: The engine's command line.
         unknown: What the plan had to be made without.
     """
     missing = {"modelUnknown": {"code": unknown.code, "message": unknown.message}} if unknown is not None else {}
-    if isinstance(plan, Unplannable):
+    if isinstance(plan, Plan):
+        return {"accepted": True, **_plan_data(plan, argv), **missing}
+    why = {"code": plan.code, "message": plan.message}
+    if plan.plan is None:
         return {
             "accepted": False,
-            "reasons": [{"code": plan.code, "message": plan.message}],
+            "reasons": [why],
             **({"rejected": rejected_data(plan.rejected)} if plan.rejected else {}),
             **missing,
         }
+    # Its command line would need what this version cannot deploy.
+    planned = _plan_data(plan.plan, None)
     return {
-        "accepted": True,
-        "engine": {"name": plan.engine, "version": plan.version, "image": plan.image, "args": list(argv)},
+        "accepted": False,
+        **planned,
+        "reasons": [why, *planned["reasons"]],
+        "rejected": rejected_data(plan.rejected),
+        **missing,
+    }
+
+
+def _plan_data(plan: Plan, argv: Sequence[str] | None) -> dict[str, Any]:
+    args = {"args": list(argv)} if argv is not None else {}
+    return {
+        "engine": {"name": plan.engine, "version": plan.version, "image": plan.image, **args},
         "model": {"servedName": plan.served_name, "maxContextLength": plan.max_context_length},
         "parameters": plan.parameters,
         "layout": {
@@ -44,7 +59,6 @@ def explain_data(
         "reasons": [{"code": r.code, "message": r.message} for r in plan.reasons],
         "rejected": rejected_data(plan.rejected),
         "argsUnchecked": plan.args_unchecked,
-        **missing,
     }
 
 
@@ -73,9 +87,23 @@ def explain_text(
 ) -> str:
     """The plan as lines for people; ends with a line end. The arguments are those of `explain_data`."""
     missing = [f"  {unknown.message}"] if unknown is not None else []
-    if isinstance(plan, Unplannable):
-        lines = [f"{name}: not accepted ({plan.code})", f"  {plan.message}", *_table(plan.rejected), *missing]
+    if isinstance(plan, Plan):
+        lines = [name, *_planned(plan), *_table(plan.rejected)]
+        if plan.args_unchecked is not None:
+            lines += [f"  not checked: {plan.args_unchecked}"]
+        lines += missing
+        if argv:
+            lines += ["  command line:", *_wrap(argv)]
         return "\n".join(lines) + "\n"
+    lines = [f"{name}: not accepted ({plan.code})", f"  {plan.message}"]
+    if plan.plan is not None:
+        lines += ["  what it would be:", *_planned(plan.plan)]
+    lines += [*_table(plan.rejected), *missing]
+    return "\n".join(lines) + "\n"
+
+
+def _planned(plan: Plan) -> list[str]:
+    """The plan without what was not taken and without its command line."""
     rows = [
         ("engine", f"{plan.engine} {plan.version}"),
         ("image", plan.image),
@@ -88,28 +116,19 @@ def explain_text(
         rows.append(("batch", f"{plan.max_batched_tokens} tokens per step"))
     if plan.parameters is not None:
         rows.insert(3, ("parameters", f"{plan.parameters:,}"))
-    lines = [name, *(f"  {label:<12} {value}" for label, value in rows)]
+    lines = [f"  {label:<12} {value}" for label, value in rows]
     if plan.memory is not None:
         lines += _sum(plan.memory)
     if plan.reasons:
         lines += ["  chosen for you, because you left it open:"]
         lines += [f"    - {reason.message}" for reason in plan.reasons]
-    lines += _table(plan.rejected)
-    if plan.args_unchecked is not None:
-        lines += [f"  not checked: {plan.args_unchecked}"]
-    lines += missing
-    if argv:
-        lines += ["  command line:", *_wrap(argv)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _layout(layout: Layout) -> str:
     if not layout.gpus:
         return "CPU"
-    degrees = [f"tensor {layout.tensor_degree}"] if layout.tensor_degree > 1 else []
-    degrees += [f"pipeline {layout.pipeline}"] if layout.pipeline > 1 else []
-    degrees += [f"expert {layout.tensor_degree}"] if layout.expert else []
-    return f"{layout} ({', '.join([str(layout.resource_name), *degrees])})"
+    return f"{layout} ({', '.join([str(layout.resource_name), *layout.parts])})"
 
 
 def _sum(memory: Memory) -> list[str]:

@@ -53,6 +53,8 @@ class Fitted:
     parameters: int
     reasons: tuple[Reason, ...]
     rejected: tuple[Rejected, ...]
+    #: Why it cannot be deployed although it fits; None: it can.
+    undeployable: Unplannable | None = None
 
 
 def fit(
@@ -72,13 +74,6 @@ def fit(
     rejected = tuple(Rejected(option=str(c), code=c.code or "", message=c.why) for c in layouts.rejected)[:MAX_REJECTED]
     if chosen is None:
         return replace(_does_not_fit(spec, engine, facts, found, sums, layouts), rejected=rejected)
-    if chosen.split.nodes > 1:
-        return Unplannable(
-            code="MultiNodeUnsupported",
-            message=f"The fewest GPUs that hold {_name(facts)} are {chosen}, and a replica of several nodes cannot be deployed "
-            f"yet. Use GPUs with more memory, a smaller model.maxContextLength, or weights of fewer bits.",
-            rejected=rejected,
-        )
     context, context_reasons = _context(spec, facts, chosen, sums, keep)
     memory = sums.of(chosen.hardware, chosen.split, context)
     layout = Layout(
@@ -87,6 +82,7 @@ def fit(
         product=chosen.hardware.product,
         tensor=chosen.split.tensor,
         pipeline=chosen.split.pipeline,
+        nodes=chosen.split.nodes,
         expert=chosen.split.expert,
     )
     return Fitted(
@@ -100,6 +96,7 @@ def fit(
             *context_reasons,
         ),
         rejected=rejected,
+        undeployable=_several_nodes(spec, facts, chosen) if chosen.split.nodes > 1 else None,
     )
 
 
@@ -262,6 +259,19 @@ def _expert_reason(spec: InferenceServiceSpec, engine: Engine, facts: ModelFacts
     why = engine.refuse_split(facts, tensor=split.tensor, pipeline=split.pipeline)
     message = f"experts are whole, each on one of {split.tensor} GPUs, because {why}"
     return (Reason(code="Expert", message=message),)
+
+
+def _several_nodes(spec: InferenceServiceSpec, facts: ModelFacts, chosen: Candidate) -> Unplannable:
+    """This version deploys one pod per replica."""
+    if _says_degrees(spec.parallelism):
+        what, way_out = f"parallelism asks for {chosen}", "Lower its degrees, or use"
+    else:
+        what, way_out = f"the fewest GPUs that hold {_name(facts)} are {chosen}", "Use"
+    return Unplannable(
+        code="MultiNodeUnsupported",
+        message=f"A replica of several nodes cannot be deployed yet, and {what}. {way_out} GPUs with more memory, a smaller "
+        "model.maxContextLength, or weights of fewer bits.",
+    )
 
 
 def _name(facts: ModelFacts) -> str:

@@ -170,7 +170,7 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
             reasons.append(unknown)
     reasons += chosen_for
     batched_tokens = _choose_batched_tokens(spec, engine, layout, keep, context, concurrency, reasons)
-    return Plan(
+    plan = Plan(
         engine=engine.name,
         version=version,
         image=image,
@@ -187,6 +187,9 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
         rejected=fitted.rejected if fitted is not None else (),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
     )
+    if fitted is not None and fitted.undeployable is not None:
+        return replace(fitted.undeployable, rejected=plan.rejected, plan=plan)
+    return plan
 
 
 _NOTHING_KNOWN: Final = Reason(

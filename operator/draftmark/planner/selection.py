@@ -47,31 +47,33 @@ def select_engine(
         else:
             suits.append((-suit.rank, engine.name, engine, suit))
     chosen: Selected | None = None
-    refused_first: tuple[str, Unplannable] | None = None
+    refused_first: tuple[Selected, Unplannable] | None = None
     refusals: list[Rejected] = []
     for _, _, engine, suit in sorted(suits, key=lambda s: s[:2]):
+        reason = Reason(code="Engine", message=f"{engine.name}: {suit.why}")
+        this = Selected(engine=engine, reason=reason, rejected=())
         if chosen is not None and (lacking := lacks(engine)) is not None:
             refusals.append(Rejected(option=engine.name, code=lacking.code, message=lacking.message))
         elif chosen is not None:
             refusals.append(Rejected(option=engine.name, code="LessSuited", message=f"It could: {suit.why}"))
         elif (refused := refuses(engine)) is not None:
             refusals.append(Rejected(option=engine.name, code=refused.code, message=refused.message))
-            refused_first = refused_first or (engine.name, refused)
+            refused_first = refused_first or (this, refused)
         else:
-            chosen = Selected(
-                engine=engine, reason=Reason(code="Engine", message=f"{engine.name}: {suit.why}"), rejected=()
-            )
+            chosen = this
     kept = (*refusals, *rejected)
     if chosen is not None:
-        return Selected(engine=chosen.engine, reason=chosen.reason, rejected=kept)
+        return replace(chosen, rejected=kept)
     if refused_first is not None:
-        name, first = refused_first
+        suited, first = refused_first
+        name, plan = suited.engine.name, first.plan
         # Its own words are the message; of the others it is enough to know what stands in their way.
         others = tuple(replace(r, message=r.message.partition(". ")[0]) for r in kept if r.option != name)
         return Unplannable(
             code=first.code,
             message=f"No engine can do what is asked. {name}, which suits best: {first.message}",
             rejected=(*first.rejected, *others)[:MAX_REJECTED],
+            plan=replace(plan, reasons=(suited.reason, *plan.reasons)) if plan is not None else None,
         )
     return Unplannable(
         code="NoEngine",
