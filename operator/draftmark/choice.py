@@ -13,6 +13,7 @@ from draftmark.machines import revisions as pinned
 from draftmark.machines.revisions import Revision
 from draftmark.observation import Json, Observation
 from draftmark.plan import Plan, Unplannable
+from draftmark.planner.gain import compare_plans
 from draftmark.planner.planner import make_plan
 from draftmark.render.pod import render_pod_template
 from draftmark.running import deployments_by_revision, is_listed
@@ -148,13 +149,14 @@ def _suggest(running: Revision, fresh: Revision | Unplannable, model: ModelFacts
         # What runs was planned when more was known.
         return None
     changes = pinned.differences(running, fresh.plan, fresh.pod_template)
-    if not changes:
+    gain = compare_plans(running.plan, fresh.plan)
+    if not changes or gain.is_only_loss:
         return None
     identity = pinned.suggestion_id(fresh.plan, fresh.pod_template)
     return Suggestion(
         id=identity,
-        message=f"A revision made today would differ: {'; '.join(changes)}. Nothing changes by itself; set "
-        f"spec.rollout.accept: {identity} to take it.",
+        message=f"A revision made today would differ: {'; '.join(changes)}.{f' {gain}' if str(gain) else ''} Nothing changes by "
+        f"itself; set spec.rollout.accept: {identity} to take it.",
     )
 
 

@@ -12,10 +12,11 @@ from draftmark.decide import decide
 from draftmark.decision import Decision
 from draftmark.engines.llama_cpp import LlamaCpp
 from draftmark.engines.vllm import Vllm
-from draftmark.facts.nodes import ClusterFacts, NodeFacts
+from draftmark.facts.nodes import ClusterFacts, NodeFacts, read_nodes
 from draftmark.machines.revisions import HISTORY_LIMIT, plan_data, read_plan, read_revision
 from draftmark.observation import Json, Observation
 from draftmark.render.pod import render_pod_template
+from tests.planner.plan_cases import many
 from tests.simulation import Reconcile, Rest, Time, simulate, world_of
 from tests.specs import (
     CLAIM_URI,
@@ -114,6 +115,31 @@ def test_what_changes_around_a_service_restarts_nothing_and_is_suggested(
     assert after.suggestion is not None
     assert told in after.suggestion.message
     assert f"spec.rollout.accept: {after.suggestion.id}" in after.suggestion.message
+
+
+LLAMA_70B = spec(model={"uri": "hf://meta-llama/Llama-3.1-70B"}, engine={"name": "vllm"})
+
+
+def on_nodes(*gpus: str) -> ClusterFacts:
+    return ClusterFacts(nodes=read_nodes(each for gpu in gpus for each in many(gpu, 1)))
+
+
+def test_a_better_layout_is_suggested_with_its_gain() -> None:
+    seen = running(LLAMA_70B, cluster=on_nodes("H100"))
+    offer = decide(replace(seen, cluster=on_nodes("H100", "H200")), T0).suggestion
+    assert offer is not None
+    assert "layout 4x NVIDIA-H100-80GB-HBM3 (tensor 4) → 2x NVIDIA-H200 (tensor 2)" in offer.message
+    assert "It gains: 2 GPUs per replica instead of 4." in offer.message
+    assert "It loses: cache for" in offer.message
+
+
+def test_what_is_only_worse_is_no_suggestion() -> None:
+    """Its own node is cordoned, or full, and others would take more GPUs."""
+    seen = running(LLAMA_70B, cluster=on_nodes("H100"))
+    elsewhere = decide(observation(LLAMA_70B, cluster=on_nodes("A100")), T0).plan
+    assert elsewhere is not None
+    assert elsewhere.layout.gpus == 8
+    assert decide(replace(seen, cluster=on_nodes("A100")), T0).suggestion is None
 
 
 @pytest.mark.parametrize("change", [c for c, _ in SUGGESTED], ids=lambda x: x.__name__)

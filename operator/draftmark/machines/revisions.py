@@ -229,7 +229,13 @@ def suggestion_id(plan: Plan, pod_template: Json) -> str:
 
 def differences(pinned: Revision, plan: Plan, pod_template: Json) -> tuple[str, ...]:
     """What would change if the revision were made today, in a user's words; empty when nothing would."""
+    is_other_pod = pod_template != pinned.pod_template
     found = []
+    if is_other_pod and plan.engine != pinned.plan.engine:
+        found.append(f"engine {pinned.plan.engine} → {plan.engine}")
+    # Older versions pinned less of a layout that is the same.
+    if is_other_pod and (was := _layout(pinned.plan.layout)) != (now := _layout(plan.layout)):
+        found.append(f"layout {was} → {now}")
     for field, label in (
         ("version", "engine version"),
         ("image", "image"),
@@ -237,13 +243,17 @@ def differences(pinned: Revision, plan: Plan, pod_template: Json) -> tuple[str, 
         ("concurrency", "concurrency"),
         ("max_batched_tokens", "tokens per step"),
     ):
-        was, now = getattr(pinned.plan, field), getattr(plan, field)
-        if was != now:
-            found.append(f"{label} {was} → {now}")
-    if pod_template != pinned.pod_template:
+        before, today = getattr(pinned.plan, field), getattr(plan, field)
+        if before != today:
+            found.append(f"{label} {before} → {today}")
+    if is_other_pod:
         paths = sorted(set(_changed_paths(pinned.pod_template, pod_template, "")))
         found.append(f"pod template: {', '.join(paths[:6])}{' …' if len(paths) > 6 else ''}")
     return tuple(found)
+
+
+def _layout(layout: Layout) -> str:
+    return f"{layout} ({', '.join(layout.parts)})" if layout.parts else str(layout)
 
 
 def _changed_paths(was: Any, now: Any, path: str) -> list[str]:
