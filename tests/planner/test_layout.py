@@ -46,6 +46,15 @@ def test_a_whole_context_of_131072_fits_on_one_gpu_of_80_gib() -> None:
     assert laid.memory.kv_tokens == 453_166
 
 
+def test_more_gpus_of_one_node_come_before_fewer_of_several() -> None:
+    """Two L4s hold it, on a node each, which cannot be deployed; so do four T4s of one."""
+    one_l4 = replace(L4, gpus_per_node=1)
+    t4 = replace(L4, product="Tesla-T4", gpu_bytes=15_360 * 2**20, gpus_per_node=4, nodes=1)
+    laid = lay_out(facts_of("google/gemma-2-9b"), [one_l4, t4])
+    assert str(laid.chosen) == "4 GPUs (pipeline 4) of Tesla-T4"
+    assert lay_out(facts_of("google/gemma-2-9b"), [one_l4]).chosen.split.nodes == 2
+
+
 def test_heads_that_do_not_divide_are_spread_over_stages() -> None:
     """28 heads: 8 GPUs are tensor 4 and two stages."""
     laid = lay_out(facts_of("Qwen/Qwen2.5-7B-Instruct"), [H100], wish=Wish(gpus=8))

@@ -1,7 +1,7 @@
 """How one replica spreads over GPUs: which product, how many, and split how.
 
     for each kind of node:  pipeline across nodes × pipeline inside a node × tensor inside a fast link
-    the first that fits, in this order: fewest GPUs, fewest nodes, fewest stages, smallest GPU
+    the first that fits, in this order: on one node, fewest GPUs, fewest nodes, fewest stages, smallest GPU
 
 A split that the user gives is respected, or refused with its sum. What lost is kept, with why. Experts are divided like all
 else unless the user wants them whole, or a split can be had only so.
@@ -166,7 +166,8 @@ def _in_order(hardware: Sequence[Hardware], wish: Wish) -> Iterator[tuple[Hardwa
     def rank(item: tuple[Hardware, Split]) -> tuple[object, ...]:
         one, split = item
         return (
-            split.gpus, split.nodes, split.pipeline, one.gpu_bytes or 0, str(one.product), one.resource_name,
+            # What cannot be deployed yet is only taken where nothing else fits: a further node must not make it the choice.
+            split.nodes > 1, split.gpus, split.nodes, split.pipeline, one.gpu_bytes or 0, str(one.product), one.resource_name,
             -(one.link_domain or 0), -(one.gpus_per_node or 0), -(one.nodes or 0),
         )  # fmt: skip
 
