@@ -290,11 +290,12 @@ def crashed_pod(
     return pod(revision, name=name, state=crashed, phase="Running")
 
 
-def unschedulable_pod(revision: str, message: str) -> Object:
-    return pod(
-        revision,
-        conditions=({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message},),
-    )
+def unschedulable_pod(
+    revision: str, message: str, *, name: str = "pod-0", since: datetime | None = None, reason: str = "Unschedulable"
+) -> Object:
+    at = {"lastTransitionTime": since.isoformat()} if since is not None else {}
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message, **at}
+    return pod(revision, name=name, conditions=(condition,))
 
 
 def node(runtime: str = "containerd://2.4.2", *, name: str = "node-0", **fields: Any) -> Object:

@@ -10,6 +10,7 @@ import pytest
 
 from draftmark.api import conditions as c
 from draftmark.api import names
+from draftmark.api.defaults import Defaults
 from draftmark.api.times import write_time
 from draftmark.decide import decide
 from draftmark.decision import Decision
@@ -23,6 +24,7 @@ from draftmark.observation import Observation
 from draftmark.planner.needs_facts import needs_facts
 from draftmark.status import make_status
 from tests.facts.model_rows import a_llama
+from tests.planner.plan_cases import L4_THEN_H100
 from tests.specs import (
     ARCHITECTURE,
     CLAIM_URI,
@@ -66,7 +68,7 @@ FACTS = replace(a_llama(), source="a Job")
     ],
 )
 def test_facts_are_needed_where_a_plan_follows_from_them(wanted: Object, is_needed: bool) -> None:
-    assert needs_facts(parse(wanted), ClusterFacts()) is is_needed
+    assert needs_facts(parse(wanted), ClusterFacts(), Defaults()) is is_needed
 
 
 # --- a small world ---
@@ -292,7 +294,9 @@ def a_cluster_with_gpus() -> ClusterFacts:
 
 def test_where_the_accelerator_is_chosen_facts_are_needed_and_asked_for_again_and_again() -> None:
     wanted = spec(model={"uri": "pvc://weights/llama"}, engine={"name": "vllm"})
-    assert needs_facts(parse(wanted), a_cluster_with_gpus())
+    assert needs_facts(parse(wanted), a_cluster_with_gpus(), Defaults())
+    assert not needs_facts(parse(wanted), ClusterFacts(nodes=()), Defaults())
+    assert needs_facts(parse(wanted), ClusterFacts(nodes=()), Defaults.model_validate(L4_THEN_H100))
     world = asked(wanted, cluster=a_cluster_with_gpus())
     assert world.jobs == 1
     world.pod_tells(PROBLEM)

@@ -5,7 +5,7 @@ import json
 import re
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from draftmark.api import conditions as c
 from draftmark.api import names
 from draftmark.api.conditions import Condition, Obstacle, shorten, write_conditions
 from draftmark.api.crd import structural
+from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service_status import InferenceServiceStatus
 from draftmark.api.model_architecture import ArchitectureSpec
 from draftmark.api.times import write_time
@@ -95,6 +96,13 @@ def failed_proof() -> Observation:
 def withdrawn(wanted: Object) -> Observation:
     """After the edit of a service that serves."""
     return simulate(empty_world(spec()), Rest(), Edit(wanted), Rest()).observe()
+
+
+def with_pods_that_wait(*, since: datetime) -> Observation:
+    """Nodes come by themselves, and none has come yet."""
+    pending = unschedulable_pod(revision(), "0/3 nodes are available: 3 Insufficient cpu", since=since)
+    autoscaling = Defaults.model_validate({"nodeAutoscaling": {"enabled": True}})
+    return replace(with_pods(pending), defaults=autoscaling)
 
 
 def without_room() -> Observation:
@@ -253,6 +261,12 @@ SITUATIONS = [
     Situation(name="unschedulable", seen=with_pods(unschedulable_pod(revision(), "0/3 nodes are available: 3 Insufficient cpu")),
               progressing="True Unschedulable", ready="False Unschedulable", kstatus="Reconciling",
               told=("0/3 nodes are available", "nodeSelector")),
+    Situation(name="awaiting a node", seen=with_pods_that_wait(since=T0 - 2 * MINUTE), progressing="True AwaitingNodes",
+              ready="False AwaitingNodes", kstatus="Reconciling",
+              told=("since 2026-01-01T11:58:00Z, until 2026-01-01T12:13:00Z", "nodeAutoscaling.timeout", "3 Insufficient cpu")),
+    Situation(name="no node came", seen=with_pods_that_wait(since=T0 - 15 * MINUTE), progressing="False NoNodeCame",
+              ready="False NoNodeCame", kstatus="Stalled",
+              told=("until 2026-01-01T12:00:00Z", "kubectl describe pod pod-0", "3 Insufficient cpu", "go on waiting")),
     Situation(name="refused at first", seen=observation(spec(model={"uri": "pvc://x"})), accepted="False UnreadableModelUri",
               progressing="False NothingRuns", ready="False UnreadableModelUri", kstatus="Stalled",
               told=("'pvc://x'", "pvc://CLAIM/PATH/FILE.gguf")),

@@ -14,11 +14,13 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from draftmark.api import names
+from draftmark.api.defaults import Defaults
 from draftmark.api.duration import seconds_of
 from draftmark.api.inference_service import MAX_REPLICAS, InferenceServiceSpec, RolloutSpec, TrafficSpec
 from draftmark.api.times import write_time
+from draftmark.awaiting import awaited_nodes
 from draftmark.choice import Chosen, choose_revision, known_revisions, read_spec
-from draftmark.decision import Decision, GatewayTarget, Manifest, ObjectRef, ProveRevision, RevisionReport
+from draftmark.decision import AwaitedNodes, Decision, GatewayTarget, Manifest, ObjectRef, ProveRevision, RevisionReport
 from draftmark.knowledge import Knowledge, know_model, remembered
 from draftmark.machines import revisions as pinned
 from draftmark.machines import rollout
@@ -224,7 +226,9 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         desired += render_network_policies(place, engine_port=port, is_routed=is_routed, defaults=seen.defaults)
     reports = tuple(_report(seen, now, p, current, parts, has_moved=has_moved) for p in parts)
     prove, again = _prove(seen, now, current, serving if not has_moved else None)
-    waits = [wait for wait in (after, again, model.after) if wait is not None]
+    awaited = _awaited(seen, now, current, parts[0].step, settings)
+    bound = max(awaited.until - now, timedelta(seconds=1)) if awaited is not None and not awaited.is_over else None
+    waits = [wait for wait in (after, again, model.after, bound) if wait is not None]
     told_reports = tuple(r for p, r in zip(parts, reports, strict=True) if _is_worth_telling(p, r))
     decision = Decision(
         pins=tuple(pins),
@@ -236,9 +240,26 @@ def _carry_out(seen: Observation, now: datetime, chosen: Chosen, settings: _Sett
         status_first=model.is_news or any(_is_news(seen, r) for r in told_reports),
         plan=current.plan,
         revisions=told_reports,
+        awaited=awaited,
         **common,
     )
     return _without_actions(decision) if chosen.held is not None else decision
+
+
+def _awaited(
+    seen: Observation, now: datetime, current: Revision, step: RevisionStep, settings: _Settings
+) -> AwaitedNodes | None:
+    """What pods of the current revision wait for; one that is withdrawn waits for nothing."""
+    if step.failure is not None:
+        return None
+    policy = _policy(settings, current, _wanted(seen, settings), seen.defaults)
+    return awaited_nodes(
+        pods_of(seen.pods, current.hash),
+        layout=current.plan.layout,
+        timeout=policy.node_timeout,
+        ends_at=step.progressed_at + policy.deadline if step.progressed_at is not None else None,
+        now=now,
+    )
 
 
 def _wanted(seen: Observation, settings: _Settings) -> int:
@@ -258,7 +279,7 @@ def _next_parts(
 ) -> tuple[list[_Part], timedelta | None]:
     """Every revision that runs or should, with its next step; the one that the spec asks for first."""
     deployments = deployments_by_revision(seen)
-    policy = _policy(settings, current, _wanted(seen, settings))
+    policy = _policy(settings, current, _wanted(seen, settings), seen.defaults)
     others = [r for r in known if r.hash != current.hash and (r.hash in deployments or pods_of(seen.pods, r.hash))]
     gateways = see_gateways(seen, sorted({current.hash, *deployments}), policy.queue_timeout, now)
     mine = see_revision(seen, current, deployments.get(current.hash), is_current=True)
@@ -294,10 +315,11 @@ def _unreadable(
     ]
 
 
-def _policy(settings: _Settings, current: Revision, replicas: int) -> rollout.Policy:
-    given = settings.rollout
+def _policy(settings: _Settings, current: Revision, replicas: int, defaults: Defaults) -> rollout.Policy:
+    given, node_timeout_s = settings.rollout, defaults.node_timeout_s
     startup = current.pod_template["spec"]["containers"][0]["startupProbe"]
-    budget = startup["periodSeconds"] * startup["failureThreshold"] + PROGRESS_MARGIN_S
+    # A node that is still to come takes its time before an image is pulled.
+    budget = startup["periodSeconds"] * startup["failureThreshold"] + PROGRESS_MARGIN_S + (node_timeout_s or 0)
     surge = rollout.pods_of(given.max_surge, replicas, 1, round_up=True)
     unavailable = rollout.pods_of(given.max_unavailable, replicas, 0, round_up=False)
     return rollout.Policy(
@@ -309,6 +331,7 @@ def _policy(settings: _Settings, current: Revision, replicas: int) -> rollout.Po
         in_place=given.when_no_capacity == "inPlace",
         deadline=timedelta(seconds=seconds_of(given.progress_deadline) if given.progress_deadline else budget),
         queue_timeout=timedelta(seconds=settings.traffic.queue_timeout_s),
+        node_timeout=timedelta(seconds=node_timeout_s) if node_timeout_s is not None else None,
     )
 
 

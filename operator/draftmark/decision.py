@@ -7,7 +7,7 @@ from typing import Any
 
 from draftmark.facts.model_answer import ModelProblem
 from draftmark.facts.models import ModelFacts
-from draftmark.plan import ModelKind, Plan, Unplannable
+from draftmark.plan import Layout, ModelKind, Plan, Unplannable
 
 Manifest = Mapping[str, Any]
 
@@ -80,6 +80,25 @@ class RevisionReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitedNodes:
+    """Pods of the revision that the spec asks for wait for nodes, which come by themselves."""
+
+    #: What each pod asks for.
+    layout: Layout
+    #: Pods that wait, and pods of the revision.
+    pods: int
+    of: int
+    #: The one that waits longest, and what the scheduler says of it.
+    pod: str
+    scheduler: str
+    since: datetime
+    until: datetime
+    #: The setting that the end is from, in words.
+    bound: str
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The whole answer to one observation."""
 
@@ -110,6 +129,8 @@ class Decision:
     reading: str | None = None
     #: Why a plan had to be made without them.
     model_unknown: ModelProblem | None = None
+    #: None: no pod waits for a node, or nodes do not come by themselves.
+    awaited: AwaitedNodes | None = None
     #: Why nothing is changed although something may have to be: what runs cannot be read. None: nothing is held back.
     held: str | None = None
     is_paused: bool = False

@@ -74,7 +74,7 @@ def remembered(seen: Observation) -> Mapping[str, Any] | None:
 def unasked(seen: Observation, spec: InferenceServiceSpec) -> ModelProblem | None:
     """What a plan that is made without a cluster does not know of the model, and a Job in a cluster would read."""
     question = ask_about(spec.model)
-    if seen.can_ask or isinstance(question, ModelProblem) or not needs_facts(spec, seen.cluster):
+    if seen.can_ask or isinstance(question, ModelProblem) or not needs_facts(spec, seen.cluster, seen.defaults):
         return None
     if catalogue_facts(spec.model.uri) is not None:
         return None
@@ -100,7 +100,7 @@ def know_model(seen: Observation, spec: InferenceServiceSpec, now: datetime, *, 
             return Knowledge(refused=Unplannable(code="InvalidArchitecture", message=message), memory=memory)
         return Knowledge(facts=written, memory=memory)
     question = ask_about(spec.model)
-    is_wanted = needs_facts(spec, seen.cluster)
+    is_wanted = needs_facts(spec, seen.cluster, seen.defaults)
     if isinstance(question, ModelProblem):
         facts = catalogue_facts(spec.model.uri)
         return Knowledge(facts=facts, unknown=_without(question, "") if is_wanted and facts is None else None)

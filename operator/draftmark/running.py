@@ -7,7 +7,7 @@ from typing import Any
 from draftmark.api import names
 from draftmark.api.times import read_time
 from draftmark.facts.addresses import cluster_ip
-from draftmark.facts.pods import is_ready, most_crashes, worst_problem
+from draftmark.facts.pods import is_ready, most_crashes, unscheduled, worst_problem
 from draftmark.machines.revisions import Revision
 from draftmark.machines.rollout import GatewaysSeen, RevisionSeen
 from draftmark.observation import GatewayState, Json, Observation
@@ -91,6 +91,7 @@ def see_revision(seen: Observation, revision: Revision, deployment: Json | None,
         is_proven=is_proven(seen, revision.hash) or is_adopted,
         crashes=most_crashes(pods),
         is_unschedulable=problem is not None and problem.code == "Unschedulable",
+        unschedulable_since=next((one.since for one in unscheduled(pods)), None),
         problem=problem.message if problem is not None else unproven,
         progressed_at=read_time(memory.get("progressedAt")),
         progress=int(memory.get("progress") or 0),

@@ -6,6 +6,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from draftmark.api.defaults import Defaults
+from draftmark.facts.accelerators import (
+    DEFAULT_RESOURCE,
+    PRODUCT_LABELS,
+    Product,
+    accelerator,
+    parse_product,
+    product_label,
+)
+from draftmark.facts.quantity import parse_quantity
 from draftmark.render.yaml_io import load_documents
 
 
@@ -26,7 +35,7 @@ def load_defaults(path: Path | None) -> Defaults:
         documents = load_documents(path.read_text("utf-8"))
         if len(documents) > 1:
             raise UnreadableDefaults(f"The defaults in {path} are {len(documents)} YAML documents. Write one.")
-        return Defaults.model_validate(documents[0] if documents else {})
+        defaults = Defaults.model_validate(documents[0] if documents else {})
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'the file'}: {e['msg']}"
@@ -37,6 +46,30 @@ def load_defaults(path: Path | None) -> Defaults:
         raise
     except (OSError, ValueError) as error:
         raise UnreadableDefaults(f"The defaults in {path} cannot be read: {error}") from error
+    if (problem := _problem_of_nodes(defaults)) is not None:
+        raise UnreadableDefaults(f"The defaults in {path} are not valid: {problem}")
+    return defaults
+
+
+def _problem_of_nodes(defaults: Defaults) -> str | None:
+    """What is wrong with the nodes that can be had: a plan for one of them must select it and know its memory."""
+    scaled = defaults.node_autoscaling
+    for i, one in enumerate((scaled.accelerators or ()) if scaled is not None else ()):
+        field = f"nodeAutoscaling.accelerators.{i}"
+        resource = one.resource_name or DEFAULT_RESOURCE
+        if product_label(resource) is None:
+            return (
+                f"{field}.resourceName: '{resource}' belongs to no device plugin whose product label is known "
+                f"({', '.join(sorted(PRODUCT_LABELS))})"
+            )
+        memory = parse_quantity(one.memory) if one.memory is not None else None
+        if one.memory is not None and (memory is None or memory <= 0):
+            return f"{field}.memory: '{one.memory}' is no amount of memory. Write one such as 80Gi"
+        whole = resource.endswith("/gpu") and parse_product(one.product) == Product(name=one.product)
+        known = accelerator(one.product) if whole else None  # of a part of a GPU the catalogue says nothing
+        if memory is None and (known is None or known.memory_bytes is None):
+            return f"{field}.memory: the memory of '{one.product}' is not known. Write that of one GPU, such as 80Gi"
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

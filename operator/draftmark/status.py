@@ -26,6 +26,7 @@ from draftmark.api.conditions import (
     write_conditions,
 )
 from draftmark.api.times import write_time
+from draftmark.awaiting import tell_awaited
 from draftmark.data_path import cut_off, is_moved, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
@@ -234,6 +235,8 @@ def _problem(seen: Observation, decision: Decision) -> PodProblem | None:
     found = worst_problem(pods)
     if found is not None and found.code != "Unschedulable":
         return found
+    if found is not None and decision.awaited is not None:
+        found = tell_awaited(decision.awaited)
     return _missing_claim(seen, pods) or found or _refused_pods(seen, current)
 
 

@@ -222,6 +222,14 @@ def test_defaults_tell_what_only_the_release_knows(rendered: list[Object], chang
     assert told.namespaced is True
 
 
+def test_nodes_that_can_be_had_reach_the_operator_in_their_order(rendered: list[Object]) -> None:
+    assert read_defaults(rendered).node_timeout_s is None
+    kinds = [{"product": "NVIDIA-L4", "gpusPerNode": 4}, {"product": "NVIDIA-H200", "gpusPerNode": 8, "nodes": 2}]
+    set_ = f"--set-json=defaults.nodeAutoscaling.accelerators={json.dumps(kinds)}"
+    told = read_defaults(render("--set=defaults.nodeAutoscaling.enabled=true", set_))
+    assert (told.node_timeout_s, [one.product for one in told.obtainable]) == (900, ["NVIDIA-L4", "NVIDIA-H200"])
+
+
 def test_versions_are_one() -> None:
     """The gateway's pod runs a program of the operator's image, and the chart installs that image."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
@@ -341,6 +349,12 @@ def test_schema_refuses_typos_and_wrong_types_and_says_where() -> None:
         "/hub/endpoint",
         "/redirectHosts/1",
     ):
+        assert wrong in answer.stderr
+    answer = helm(
+        *("template", "draftmark", str(CHART), "--set", "defaults.nodeAutoscaling.timeout=soon"),
+        *("--set", "defaults.nodeAutoscaling.accelerators[0].product=NVIDIA-L4"),
+    )
+    for wrong in ("/nodeAutoscaling/timeout", "'gpusPerNode'"):
         assert wrong in answer.stderr
 
 

@@ -68,6 +68,8 @@ class PlanCase:
     #: Further fields of `model`.
     of_model: Json = field(default_factory=dict)
     parts: Json = field(default_factory=dict)
+    #: The administrator's file.
+    defaults: Json = field(default_factory=dict)
 
     @property
     def file(self) -> Path:
@@ -83,7 +85,7 @@ class PlanCase:
             spec,
             name="it",
             cluster=ClusterFacts(nodes=nodes),
-            defaults=Defaults(),
+            defaults=Defaults.model_validate(self.defaults),
             keep=None,
             model=catalogue_facts(self.model),
         )
@@ -98,6 +100,18 @@ DEEPSEEK, QWEN_7B, MIXTRAL = (
     "hf://Qwen/Qwen2.5-7B-Instruct",
     "hf://mistralai/Mixtral-8x7B-v0.1",
 )
+
+
+def obtainable(*kinds: tuple[str, int, int | None], **more: Any) -> Json:
+    """The administrator's file where nodes come by themselves: rows of `GPUS`, GPUs of a node, most nodes."""
+    accelerators = [
+        {"product": GPUS[gpu][1], "gpusPerNode": count, **({"nodes": most} if most is not None else {})}
+        for gpu, count, most in kinds
+    ]
+    return {"nodeAutoscaling": {"enabled": True, "accelerators": accelerators, **more}}
+
+
+L4_THEN_H100: Final = obtainable(("L4", 4, None), ("H100", 8, 4))
 H100_PRODUCT: Final = {"accelerator": {"product": GPUS["H100"][1]}}
 VLLM: Final = {"name": "vllm"}
 EXPERTS: Final = {"parallelism": {"expert": True}}
@@ -148,6 +162,12 @@ CASES: Final = (
     PlanCase("lacking-adapters", "hf://org/repo:Q4_K_M", [CPU_ONLY], {"name": "llama-cpp"}, {"adapters": [{"name": "sql", "uri": "hf://org/sql"}]}),
     PlanCase("safetensors-without-gpu", LLAMA_8B, [CPU_ONLY]),
     PlanCase("gguf-without-gpu", "hf://org/repo:Q4_K_M", [CPU_ONLY]),
+    PlanCase("8b-obtainable-without-gpus", LLAMA_8B, [CPU_ONLY], defaults=L4_THEN_H100),
+    PlanCase("70b-obtainable-beside-l4", LLAMA_70B, many("L4", 1), defaults=L4_THEN_H100),
+    PlanCase("70b-present-before-obtainable", LLAMA_70B, many("H200", 1), defaults=L4_THEN_H100),
+    PlanCase("70b-obtainable-by-product", LLAMA_70B, many("L4", 1), VLLM, parts=H100_PRODUCT, defaults=L4_THEN_H100),
+    PlanCase("70b-obtainable-too-small", LLAMA_70B, [CPU_ONLY], defaults=obtainable(("L4", 4, 1))),
+    PlanCase("gguf-before-a-node-is-ordered", "hf://org/repo:Q4_K_M", [CPU_ONLY], defaults=L4_THEN_H100),
     PlanCase("unknown-model-by-product", "hf://org/unknown", many("H100", 1), VLLM, parts=H100_PRODUCT),
     PlanCase("unknown-model-auto", "hf://org/unknown", many("H100", 1)),
 )  # fmt: skip

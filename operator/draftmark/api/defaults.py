@@ -4,12 +4,17 @@ They decide what a new revision gets. A revision that exists keeps what it was g
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
-from draftmark.api.base import ApiModel, DnsLabel
+from draftmark.api.base import ApiModel, DnsLabel, LabelValue, Quantity, Rule
+from draftmark.api.duration import Duration, seconds_of
 from draftmark.api.inference_service import ImagePullSecret, Toleration
+
+#: How long pods may wait for a new node where the administrator does not say. Source: Cluster Autoscaler,
+#: --max-node-provision-time, 15 minutes.
+DEFAULT_NODE_TIMEOUT_S: Final = 900
 
 
 class _Strict(ApiModel):
@@ -65,6 +70,45 @@ class HubDefaults(_Strict):
     """True: an endpoint of http:// is asked as well. Default: false."""
 
 
+class ObtainableAccelerator(_Strict):
+    """Nodes of one kind that the cluster's autoscaler can bring."""
+
+    product: Annotated[LabelValue, Field(min_length=1)]
+    """Product as the node label nvidia.com/gpu.product (or amd.com/gpu.product-name) will have it: pods select by it."""
+    resource_name: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] | None = None
+    """Extended resource that the device plugin will offer. Default: nvidia.com/gpu."""
+    gpus_per_node: Annotated[int, Field(ge=1, le=16)]
+    nodes: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Most nodes of the kind. Default: any number."""
+    memory: Quantity | None = None
+    """Of one GPU, such as 80Gi. Default: what is known of the product."""
+
+
+class NodeAutoscaling(_Strict):
+    """Whether nodes come when pods wait for them, as with Cluster Autoscaler and Karpenter."""
+
+    enabled: bool = False
+    timeout: Duration | None = None
+    """How long pods may wait for a node; then the service says that none came, and a new revision is withdrawn. Default:
+    15m."""
+    accelerators: Annotated[tuple[ObtainableAccelerator, ...], Field(max_length=16)] | None = None
+    """Nodes with GPUs that can be had, in the order of preference: what services are planned for that the present nodes do
+    not suffice for."""
+
+    rules: ClassVar = (
+        Rule(
+            # Read by the operator only, so there is no API server that would check it.
+            cel="true",
+            holds=lambda n: n.timeout is None or 60 <= seconds_of(n.timeout) <= 86_400,
+            message="nodeAutoscaling.timeout is out of bounds: write a duration between 1m and 24h",
+        ),
+    )
+
+    @property
+    def timeout_s(self) -> int:
+        return seconds_of(self.timeout) if self.timeout is not None else DEFAULT_NODE_TIMEOUT_S
+
+
 class Defaults(_Strict):
     """The whole file."""
 
@@ -82,3 +126,16 @@ class Defaults(_Strict):
     """Secrets that engine pods pull with; they must exist in the service's namespace."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = None
     """Tolerations that every engine pod gets."""
+    node_autoscaling: NodeAutoscaling | None = None
+
+    @property
+    def node_timeout_s(self) -> int | None:
+        """Seconds that pods may wait for a node; None: nodes do not come by themselves."""
+        scaled = self.node_autoscaling
+        return scaled.timeout_s if scaled is not None and scaled.enabled else None
+
+    @property
+    def obtainable(self) -> tuple[ObtainableAccelerator, ...]:
+        """Nodes that can be had, in the order of preference."""
+        scaled = self.node_autoscaling
+        return (scaled.accelerators or ()) if scaled is not None and scaled.enabled else ()

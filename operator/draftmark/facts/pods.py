@@ -87,7 +87,7 @@ def pod_problem(pod: Mapping[str, Any]) -> PodProblem | None:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return PodProblem(
                 code="Unschedulable",
-                message=f"The pod finds no node: {_sentence(condition.get('message'))} Add or free nodes, lower "
+                message=f"The pod finds no node: {sentence(condition.get('message'))} Add or free nodes, lower "
                 "engine.resources or accelerator, or correct podTemplate's nodeSelector and tolerations.",
                 needs_human=False,
                 weight=1,
@@ -98,11 +98,37 @@ def pod_problem(pod: Mapping[str, Any]) -> PodProblem | None:
             return _gpu_problem(failure, needs_human=False, weight=2)
         return PodProblem(
             code="PodFailed",
-            message=f"The pod ended: {status.get('reason', 'no reason given')}. {_sentence(status.get('message'))}",
+            message=f"The pod ended: {status.get('reason', 'no reason given')}. {sentence(status.get('message'))}",
             needs_human=False,
             weight=2,
         )
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unscheduled:
+    """A pod that the scheduler finds no node for."""
+
+    pod: str
+    since: datetime
+    #: The scheduler's words.
+    message: str
+
+
+def unscheduled(pods: Iterable[Mapping[str, Any]]) -> tuple[Unscheduled, ...]:
+    """The pods that wait for a node, the longest first. A pod that something else holds back from the scheduler does not
+    count, nor one whose times are not told."""
+    found = []
+    for pod in pods:
+        if pod.get("metadata", {}).get("deletionTimestamp"):
+            continue
+        for condition in pod.get("status", {}).get("conditions") or ():
+            is_waiting = condition.get("type") == "PodScheduled" and condition.get("status") == "False"
+            since = read_time(condition.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp"))
+            if is_waiting and condition.get("reason") != "SchedulingGated" and since is not None:
+                text = str(condition.get("message") or "")
+                found.append(Unscheduled(pod=str(pod["metadata"]["name"]), since=since, message=text))
+    return tuple(sorted(found, key=lambda one: (one.since, one.pod)))
 
 
 def restarts(pod: Mapping[str, Any]) -> int:
@@ -116,7 +142,7 @@ def _container_problem(container: Mapping[str, Any], node: str | None) -> PodPro
     if reason in _PULL_REASONS:
         return PodProblem(
             code="ImagePullFailed",
-            message=f"Image '{container.get('image', '')}' cannot be pulled: {_sentence(waiting.get('message'))} "
+            message=f"Image '{container.get('image', '')}' cannot be pulled: {sentence(waiting.get('message'))} "
             "Check the name and tag (engine.image, engine.version), the registry, and podTemplate.imagePullSecrets.",
             needs_human=True,
             weight=3,
@@ -126,7 +152,7 @@ def _container_problem(container: Mapping[str, Any], node: str | None) -> PodPro
             return _gpu_problem(failure, needs_human=True, weight=5)
         return PodProblem(
             code="ContainerConfigFailed",
-            message=f"The container cannot be created: {_sentence(waiting.get('message'))} Create what is missing, "
+            message=f"The container cannot be created: {sentence(waiting.get('message'))} Create what is missing, "
             "or correct the service.",
             needs_human=True,
             weight=3,
@@ -140,7 +166,7 @@ def _container_problem(container: Mapping[str, Any], node: str | None) -> PodPro
 def _gpu_problem(failure: GpuFailure, *, needs_human: bool, weight: int, times: str = "") -> PodProblem:
     return PodProblem(
         code=failure.code,
-        message=f"{failure.what}{times}: {_sentence(failure.line)} {failure.way_out}",
+        message=f"{failure.what}{times}: {sentence(failure.line)} {failure.way_out}",
         needs_human=needs_human,
         weight=weight,
     )
@@ -179,7 +205,7 @@ def _crash(container: Mapping[str, Any], ended: Mapping[str, Any], node: str | N
     if (line := _first_sign(lines)) is not None:
         return PodProblem(
             code="ModelDownloadFailed",
-            message=f"The model was not downloaded (restarted {restarts} times): {_sentence(line)} Let the pods reach the hub, "
+            message=f"The model was not downloaded (restarted {restarts} times): {sentence(line)} Let the pods reach the hub, "
             "correct model.uri or model.revision, set model.authSecretRef where a token is asked for, or bring the model "
             "with pvc:// or oci://.",
             needs_human=True,
@@ -198,7 +224,8 @@ def _first_sign(lines: Sequence[str]) -> str | None:
     return next((line for sign in _DOWNLOAD_SIGNS for line in lines if sign in line.lower()), None)
 
 
-def _sentence(text: object) -> str:
+def sentence(text: object) -> str:
+    """What somebody else said, at most 500 bytes, with a mark at its end."""
     clean = shorten(str(text or "no message").strip(), 500)
     return clean if clean.endswith((".", "!", "?")) else f"{clean}."
 

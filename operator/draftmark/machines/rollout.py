@@ -33,6 +33,8 @@ class Policy:
     in_place: bool
     deadline: timedelta
     queue_timeout: timedelta
+    #: How long a pod may wait for a node; None: nodes do not come by themselves, and the deadline is all.
+    node_timeout: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class RevisionSeen:
     #: Restarts of the pod of it that is not ready and crashed most often.
     crashes: int = 0
     is_unschedulable: bool = False
+    #: Since when the pod of it that waits longest for a node does so; None: none does, or it is not told.
+    unschedulable_since: datetime | None = None
     #: What keeps its pods from serving, in words; for the message of a withdrawal.
     problem: str | None = None
     #: When it last came further, and what it had reached then.
@@ -180,6 +184,11 @@ def _why_failed(policy: Policy, current: RevisionSeen, now: datetime) -> tuple[s
     told = f" {current.problem}" if current.problem else ""
     if current.crashes >= CRASHES:
         return "CandidateCrashed", f"A pod of it ended {current.crashes} times.{told}"
+    since, most = current.unschedulable_since, policy.node_timeout
+    if since is not None and most is not None and now - since >= most:
+        waited = int(most.total_seconds())
+        bound = "the administrator's defaults.nodeAutoscaling.timeout"
+        return "NoCapacity", f"No node came for a pod of it within {waited} s ({bound}).{told}"
     if current.progressed_at is None or now - current.progressed_at < policy.deadline:
         return None
     code = "NoCapacity" if current.is_unschedulable else "ProgressDeadlineExceeded"

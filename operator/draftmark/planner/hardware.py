@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from draftmark.api.defaults import Defaults, ObtainableAccelerator
 from draftmark.api.inference_service import AcceleratorSpec, PodTemplate, Toleration
 from draftmark.facts.accelerators import DEFAULT_RESOURCE, accelerator
 from draftmark.facts.nodes import ClusterFacts, NodeFacts
 from draftmark.facts.placement import Eligible, NodePool, eligible, node_pools
+from draftmark.facts.quantity import parse_quantity
 from draftmark.planner.layout import Hardware
 
 #: Kinds of nodes that are looked at, those with the most memory per GPU first. More would be a plan that takes its time.
@@ -23,6 +25,13 @@ class Found:
     left_out: str = ""
     #: The product is asked for, and no node has it now: pods will wait for one.
     is_awaited: bool = False
+    #: Kinds of nodes that an autoscaler can bring, in the administrator's order of preference. `hardware` may be empty then.
+    obtainable: tuple[Hardware, ...] = ()
+
+    @property
+    def first(self) -> Hardware:
+        """What is looked at first."""
+        return (*self.hardware, *self.obtainable)[0]
 
 
 def find_hardware(
@@ -31,6 +40,7 @@ def find_hardware(
     template: PodTemplate | None,
     tolerations: Sequence[Toleration],
     resources: Sequence[str],
+    obtainable: Sequence[ObtainableAccelerator] = (),
 ) -> Found:
     """The kinds of GPU nodes that a service may run on.
 
@@ -39,31 +49,41 @@ def find_hardware(
         template: What its pods select and tolerate.
         tolerations: More of them, from the administrator.
         resources: What the engine has an image for, in the order of preference; looked at where the service names none.
+        obtainable: Nodes that an autoscaler can bring. Their labels and taints are not known before they are there.
     """
     if asked is not None and asked.product is not None:
-        return _of_product(asked, cluster, template, tolerations)
+        return _of_product(asked, cluster, template, tolerations, obtainable)
     kinds: list[Hardware] = []
     told: list[str] = []
     for resource in resources:
         seen = eligible(cluster.nodes or (), template, resource, tolerations=tolerations)
         kinds += [_of_pool(pool, resource, None) for pool in node_pools(seen.nodes, resource)]
         told += _left_out(seen, resource)
-    return Found(hardware=tuple(kinds[:MAX_KINDS]), left_out="; ".join(told))
+    more = tuple(_of_obtainable(one) for one in obtainable if (one.resource_name or DEFAULT_RESOURCE) in resources)
+    return Found(hardware=tuple(kinds[:MAX_KINDS]), left_out="; ".join(told), obtainable=more)
 
 
 def _of_product(
-    asked: AcceleratorSpec, cluster: ClusterFacts, template: PodTemplate | None, tolerations: Sequence[Toleration]
+    asked: AcceleratorSpec,
+    cluster: ClusterFacts,
+    template: PodTemplate | None,
+    tolerations: Sequence[Toleration],
+    obtainable: Sequence[ObtainableAccelerator],
 ) -> Found:
     resource = asked.resource_name or DEFAULT_RESOURCE
     product = asked.product
+    kinds = (_of_obtainable(one) for one in obtainable)
+    more = tuple(one for one in kinds if (one.resource_name, one.product) == (resource, product))
     if cluster.nodes is not None:
         seen = eligible(cluster.nodes, template, resource, product=product, tolerations=tolerations)
         if pools := node_pools(seen.nodes, resource):
             hardware = tuple(_of_pool(pool, resource, product) for pool in pools[:MAX_KINDS])
-            return Found(hardware=hardware, left_out=seen.explain())
+            return Found(hardware=hardware, left_out=seen.explain(), obtainable=more)
         left_out = seen.explain()
     else:
         left_out = ""
+    if more:
+        return Found(hardware=(), left_out=left_out, obtainable=more)
     known = accelerator(product)
     one = Hardware(
         resource_name=resource,
@@ -72,6 +92,19 @@ def _of_product(
         link_domain=known.link_domain if known is not None else None,
     )
     return Found(hardware=(one,), left_out=left_out, is_awaited=cluster.nodes is not None)
+
+
+def _of_obtainable(one: ObtainableAccelerator) -> Hardware:
+    known = accelerator(one.product)
+    memory = parse_quantity(one.memory) if one.memory is not None else None
+    return Hardware(
+        resource_name=one.resource_name or DEFAULT_RESOURCE,
+        product=one.product,
+        gpu_bytes=int(memory) if memory is not None else known.memory_bytes if known is not None else None,
+        gpus_per_node=one.gpus_per_node,
+        link_domain=known.link_domain if known is not None else None,
+        nodes=one.nodes,
+    )
 
 
 def _of_pool(pool: NodePool, resource: str, product: str | None) -> Hardware:
@@ -96,3 +129,8 @@ def _left_out(seen: Eligible, resource: str) -> list[str]:
 def has_gpus(nodes: Sequence[NodeFacts], resources: Sequence[str]) -> bool:
     """Whether any node offers one of these."""
     return any(node.devices_of(resource) is not None for node in nodes for resource in resources)
+
+
+def can_get(defaults: Defaults, resources: Sequence[str]) -> bool:
+    """Whether an autoscaler can bring nodes that offer any of these."""
+    return any((one.resource_name or DEFAULT_RESOURCE) in resources for one in defaults.obtainable)

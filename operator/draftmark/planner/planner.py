@@ -19,8 +19,9 @@ from draftmark.facts.models import ModelFacts
 from draftmark.facts.nodes import ClusterFacts, mounts_images
 from draftmark.facts.quantity import parse_quantity
 from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
+from draftmark.planner.autoscaling import fit_now_or_later
 from draftmark.planner.fit import MEMORY_UNKNOWN, Fitted, Sizes, fit
-from draftmark.planner.hardware import Found, find_hardware, has_gpus
+from draftmark.planner.hardware import Found, can_get, find_hardware, has_gpus
 from draftmark.planner.lacking import refuse_lacking
 from draftmark.planner.refusals import refuse, refuse_experts, refuse_lone_experts
 from draftmark.planner.selection import AUTO, MAX_REJECTED, select_engine
@@ -70,7 +71,7 @@ def make_plan(
     if keep is not None and keep.engine in ENGINES:
         plan = _plan_with(given, ENGINES[keep.engine])
         return plan if isinstance(plan, Unplannable) else _with_kept_choice(plan, keep)
-    asked = Asked(spec=spec, source=source, gpu_resources=_gpu_resources(spec, cluster))
+    asked = Asked(spec=spec, source=source, gpu_resources=_gpu_resources(spec, cluster, defaults))
     plans: dict[str, Plan | Unplannable] = {}
 
     def refuses(engine: Engine) -> Unplannable | None:
@@ -111,12 +112,12 @@ def _with_kept_choice(plan: Plan, keep: Plan) -> Plan:
     return replace(plan, reasons=(*_reasons_of(keep, "Engine"), *plan.reasons))
 
 
-def _gpu_resources(spec: InferenceServiceSpec, cluster: ClusterFacts) -> tuple[str, ...]:
+def _gpu_resources(spec: InferenceServiceSpec, cluster: ClusterFacts, defaults: Defaults) -> tuple[str, ...]:
     """Resources of the GPUs that a service may use, whatever the engine; empty: CPU."""
     accelerator = spec.accelerator
     if accelerator is not None:
         return () if accelerator.count == 0 else (accelerator.resource_name or DEFAULT_RESOURCE,)
-    return tuple(r for r in GPU_RESOURCES if has_gpus(cluster.nodes or (), (r,)))
+    return tuple(r for r in GPU_RESOURCES if has_gpus(cluster.nodes or (), (r,)) or can_get(defaults, (r,)))
 
 
 def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
@@ -130,7 +131,7 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
     if isinstance(found, Unplannable):
         return found
     is_gpu = found is not None
-    kind_of_node = Layout(gpus=1, resource_name=found.hardware[0].resource_name) if found else Layout(gpus=0)
+    kind_of_node = Layout(gpus=1, resource_name=found.first.resource_name) if found else Layout(gpus=0)
     chosen_for: list[Reason] = []
     concurrency = _choose_concurrency(spec, engine, kind_of_node, keep, chosen_for)
     fitted: Fitted | None = None
@@ -142,7 +143,13 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
                 spec, engine, kind_of_node, keep, context, concurrency, []
             ),
         )
-        fit_or_not = fit(spec, engine, given.model, found, sizes, keep)
+        model = given.model
+        fit_or_not = fit_now_or_later(
+            found,
+            lambda kinds: fit(spec, engine, model, kinds, sizes, keep),
+            keep.layout if keep is not None else None,
+            defaults.node_timeout_s or 0,
+        )
         if isinstance(fit_or_not, Fitted):
             fitted = fit_or_not
         elif fit_or_not.code == MEMORY_UNKNOWN and spec.accelerator is not None:
@@ -222,16 +229,21 @@ def _find_hardware(given: _Given, engine: Engine) -> Found | Unplannable | None:
                 "and accelerator.count: 0.",
             )
     resources = [r for r in GPU_RESOURCES if engine.default_image(engine.default_version, r) is not None]
-    if accelerator is None and not has_gpus(cluster.nodes or (), resources):
+    if accelerator is None and not (has_gpus(cluster.nodes or (), resources) or can_get(defaults, resources)):
         return None
-    found = find_hardware(accelerator, cluster, spec.pod_template, _tolerations(defaults), resources)
-    if found.hardware and (accelerator is not None or given.model is not None):
+    found = find_hardware(
+        accelerator, cluster, spec.pod_template, _tolerations(defaults), resources, defaults.obtainable
+    )
+    if accelerator is not None or (found.hardware and given.model is not None):
         return found
     on_cpu = Asked(spec=spec, source=given.source, gpu_resources=())
     if isinstance(engine.suits(on_cpu), Suit):
+        # No node is ordered for what runs on those that are there.
         return None
+    if found.obtainable and given.model is not None:
+        return found
     # The service would run on CPU in a cluster with GPUs, and nobody asked for that.
-    if found.hardware:
+    if found.hardware or found.obtainable:
         return Unplannable(
             code="ModelUnknown",
             message=f"accelerator is not set, and nothing is known of '{spec.model.uri[:120]}' to choose GPUs by. Set "
