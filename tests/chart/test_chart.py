@@ -124,6 +124,14 @@ def test_operator_gets_the_generated_rules(rendered: list[Object]) -> None:
     assert own["rules"] == yaml.safe_load((CHART / "files/rbac/role.yaml").read_text())
 
 
+def test_gpus_that_drivers_publish_may_be_read_and_nothing_else(rendered: list[Object]) -> None:
+    (role,) = (r for r in of_kind(rendered, "ClusterRole") if r["metadata"]["name"] == f"{NAMESPACE}:draftmark")
+    [rule] = [rule for rule in role["rules"] if "resource.k8s.io" in rule["apiGroups"]]
+    assert rule == {
+        "apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": ["get", "list", "watch"],
+    }  # fmt: skip
+
+
 def test_routers_may_look_at_pods_and_nothing_else(rendered: list[Object]) -> None:
     (role,) = (role for role in of_kind(rendered, "ClusterRole") if role["metadata"]["name"] == ROUTER_ROLE)
     assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
@@ -465,6 +473,8 @@ def test_an_operator_of_some_namespaces_gets_roles_there_and_nothing_of_the_clus
         **{(namespace, f"{NAMESPACE}:draftmark"): rules for namespace in ("team-a", "team-b")},
         **{(namespace, ROUTER_ROLE): pods for namespace in ("team-a", "team-b")},
     }
+    granted = {resource for rules in roles.values() for rule in rules for resource in rule["resources"]}
+    assert not granted & {"nodes", "resourceslices"}
     for binding in of_kind(confined, "RoleBinding"):
         assert binding["roleRef"]["name"] in {name for _, name in [*roles, (NAMESPACE, "draftmark")]}
         assert [s["name"] for s in binding["subjects"]] == [account["metadata"]["name"]]

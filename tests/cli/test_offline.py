@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from draftmark.cli import main
 from draftmark.decide import decide
 from draftmark.render.yaml_io import dump_manifest, dump_manifests, load_manifests
+from tests.facts.test_resource_slices import gpu, resource_slice
 from tests.specs import T0, Object, node, observation, service, spec, with_field
 
 GOOD = service()
@@ -105,6 +106,16 @@ def test_nodes_are_facts(tmp_path: Path) -> None:
     assert run("render", "-f", "-", "--nodes", str(nodes), stdin=image).exit_code == 0
     nodes.write_text(image)
     assert "expected Nodes" in run("render", "-f", "-", "--nodes", str(nodes), stdin=image).stderr
+
+
+def test_resource_slices_among_the_nodes_are_facts_of_them(tmp_path: Path) -> None:
+    chat = dump_manifest(service(spec(model={"uri": "hf://meta-llama/Llama-3.1-8B"}, engine={"name": "auto"})))
+    file = tmp_path / "nodes.yaml"
+    items = [node(name="gpu-0"), resource_slice(gpu(0), gpu(1), node="gpu-0")]
+    file.write_text(dump_manifest({"apiVersion": "v1", "kind": "List", "items": items}))
+    answer = run("explain", "-f", "-", "--nodes", str(file), stdin=chat)
+    assert answer.exit_code == 2
+    assert "Node gpu-0 offers 2 NVIDIA-A100-80GB-PCIe by DRA" in answer.stdout
 
 
 def test_explain_as_json_has_these_keys() -> None:

@@ -253,6 +253,23 @@ async def test_a_kind_that_is_not_installed_is_told_and_found_later(client: ApiC
         assert informer.absent is None
 
 
+@pytest.mark.parametrize(("code", "reason"), [(404, "NotFound"), (403, "Forbidden")])
+async def test_an_optional_kind_is_done_without_and_seldom_asked_for(
+    client: ApiClient, fake_api: FakeApi, caplog: pytest.LogCaptureFixture, code: int, reason: str
+) -> None:
+    fake_api.add(SERVICES, service("a"))
+    fault = fake_api.fault(verb="list", kind=SERVICES, status=code, reason=reason, times=None)
+    informer = Informer(client, SERVICES, is_optional=True, resync_s=0.3)
+    with caplog.at_level("INFO", logger=informer_module.__name__):
+        async with running(informer):
+            assert len(informer) == 0
+            assert informer.absent or informer.denied
+            assert fake_api.count("list") == 1
+            fake_api.faults.rules.remove(fault)
+            await eventually(lambda: len(informer) == 1)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
 async def test_what_cannot_be_read_is_not_deleted(client: ApiClient, fake_api: FakeApi) -> None:
     fake_api.add(SERVICES, service())
     changes = Changes()

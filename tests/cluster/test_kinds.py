@@ -3,7 +3,7 @@
 import pytest
 
 from draftmark.cluster import kinds
-from draftmark.cluster.kinds import RIGHTS, child_kinds, lease_rules, rbac_rules
+from draftmark.cluster.kinds import RIGHTS, child_kinds, lease_rules, namespace_rules, rbac_rules
 
 
 def test_nothing_is_granted_by_wildcard_and_nothing_on_secrets() -> None:
@@ -39,6 +39,13 @@ def test_leases_are_granted_in_the_own_namespace_only() -> None:
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"]}
     ]
     assert not any("leases" in rule["resources"] for rule in rbac_rules())
+
+
+def test_what_belongs_to_the_whole_cluster_is_read_and_not_granted_in_single_namespaces() -> None:
+    for plural in ("nodes", "resourceslices"):
+        [rule] = [rule for rule in rbac_rules() if plural in rule["resources"]]
+        assert rule["verbs"] == ["get", "list", "watch"]
+        assert not any(plural in rule["resources"] for rule in namespace_rules())
 
 
 def test_rules_are_merged_per_group_and_verbs() -> None:

@@ -3,7 +3,14 @@
 import pytest
 
 from draftmark.api.defaults import Defaults
-from draftmark.cluster.kinds import INFERENCE_SERVICES, MODEL_GATEWAYS, NODES, ROLE_BINDINGS, namespace_rules
+from draftmark.cluster.kinds import (
+    INFERENCE_SERVICES,
+    MODEL_GATEWAYS,
+    NODES,
+    RESOURCE_SLICES,
+    ROLE_BINDINGS,
+    namespace_rules,
+)
 from draftmark.controller import main
 from draftmark.render.router import ROLE
 from tests.controller import conftest
@@ -38,7 +45,7 @@ async def test_a_service_is_served_and_nothing_is_asked_for_that_is_refused(conf
     await confined.quiet()
     asked = {(r.verb, r.kind.plural, r.namespace) for r in confined.api.requests if r.kind is not None}
     assert {namespace for _, _, namespace in asked} == {"default", "second"}
-    assert not [plural for _, plural, _ in asked if plural == NODES.plural]
+    assert not [plural for _, plural, _ in asked if plural in (NODES.plural, RESOURCE_SLICES.plural)]
     assert "status" not in (confined.api.see(INFERENCE_SERVICES, "other", "elsewhere") or {})
     [binding] = confined.all(ROLE_BINDINGS)
     assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", ROLE)

@@ -11,6 +11,7 @@ from draftmark.facts.pods import pod_problem, startup_stages
 from tests.facts.label_sets import LABEL_SETS
 from tests.facts.test_gpu_failures import LOGS, REJECTED, device
 from tests.facts.test_pods import PROBLEMS
+from tests.facts.test_resource_slices import gpu, resource_slice
 from tests.specs import Object, crashed_pod, pod, service, spec
 
 
@@ -96,6 +97,40 @@ def test_a_refused_service_is_looked_at_when_anything_of_a_node_changes() -> Non
     moved = {**node, "metadata": {**node["metadata"], "labels": {"zone": "b"}}}
     assert [name for _, name in nodes.say(moved)] == ["refused"]
     assert nodes.say(heartbeat(moved, 1)) == ()
+
+
+def slice_of(node: str, *devices: Object, version: int, driver: str = "gpu.nvidia.com") -> Object:
+    item = resource_slice(*devices, node=node, driver=driver)
+    return {**item, "metadata": {"name": f"{node}-{driver}", "uid": "s", "resourceVersion": str(version)}}
+
+
+def test_gpus_of_resource_slices_are_facts_of_their_nodes_and_wake_those_that_are_refused() -> None:
+    nodes = Nodes()
+    refused = {"conditions": [{"type": "Accepted", "status": "False", "reason": "NoEngine"}]}
+    nodes.world.take_service({**service(spec(), name="refused"), "status": refused})
+    nodes.say(LABEL_SETS[1].node)
+    bare = {"metadata": {"name": "bare"}, "status": {"nodeInfo": {"containerRuntimeVersion": "containerd://2.4.2"}}}
+    nodes.say(bare)
+    assert nodes.world.slices is not None
+
+    def say(item: Object) -> list[str]:
+        assert nodes.world.slices is not None
+        nodes.woken.clear()
+        nodes.world.slices.absorb(item)
+        return [name for _, name in nodes.woken]
+
+    def claimed() -> list[tuple[str, int]]:
+        facts = {node.name: node for node in nodes.world.cluster_facts().nodes or ()}["bare"]
+        return [(d.resource, d.gpus) for d in facts.devices if d.is_claimed]
+
+    assert claimed() == []
+    assert say(slice_of("bare", gpu(0), gpu(1), version=1)) == ["refused"]
+    assert claimed() == [("gpu.nvidia.com", 2)]
+    before = nodes.world.cluster_facts().nodes
+    assert say(slice_of("bare", gpu(0), version=2, driver="dra.example.com")) == []
+    assert nodes.world.cluster_facts().nodes is before
+    assert say(slice_of("bare", gpu(0), version=3)) == ["refused"]
+    assert claimed() == [("gpu.nvidia.com", 1)]
 
 
 def test_nodes_that_are_not_known_are_not_none() -> None:

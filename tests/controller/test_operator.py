@@ -20,6 +20,7 @@ from draftmark.cluster.kinds import (
     INFERENCE_SERVICES,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
+    RESOURCE_SLICES,
     SERVICES,
     Kind,
     child_kinds,
@@ -94,6 +95,16 @@ async def test_a_restart_writes_nothing(rig: Rig) -> None:
     await rig.restart()
     await rig.quiet()
     assert rig.writes()[len(before) :] == []
+
+
+async def test_a_cluster_without_resource_slices_is_no_hindrance(rig: Rig) -> None:
+    """The first lists are waited for, a minute at most; a kind that is not there is no list."""
+    rig.api.storage.remove_kind(RESOURCE_SLICES)
+    rig.api.add(INFERENCE_SERVICES, service())
+    started = time.monotonic()
+    await rig.start()
+    await rig.until(rig.is_ready)
+    assert time.monotonic() - started < main._FIRST_LISTS_S / 2
 
 
 async def test_changed_defaults_restart_nothing_and_become_a_suggestion(rig: Rig) -> None:

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftmark.facts.nodes import read_node
-from draftmark.facts.resource_slices import read_resource_slices, with_slices
+from draftmark.facts.resource_slices import (
+    is_of_gpus,
+    read_resource_slices,
+    trim_resource_slice,
+    with_slices,
+)
 from tests.facts.label_sets import MIB, gpu_node
 from tests.specs import Object
 
@@ -184,6 +189,26 @@ def test_slices_tell_what_no_label_told() -> None:
     assert (part.memory_bytes, part.is_slice) == (None, True)
 
 
+def test_what_is_kept_of_a_slice_tells_the_same_and_is_small() -> None:
+    device = gpu(0)
+    device["attributes"] = {f"{NVIDIA}/{key}": value for key, value in device["attributes"].items()}
+    tainted = gpu(3, taints=[{"key": "gpu.nvidia.com/unhealthy", "effect": "NoExecute", "timeAdded": "x"}])
+    possible = mig(1, parent=0, consumesCounters=[{"counterSet": "gpu-0", "counters": {"memory": {"value": "1Gi"}}}])
+    items = [resource_slice(device, gpu(1), tainted, possible), resource_slice(*map(basic, [gpu(4)]), node="m")]
+    trimmed = [trim_resource_slice(item) for item in items]
+    assert read_resource_slices(trimmed) == read_resource_slices(items) != {}
+    assert [trim_resource_slice(item) for item in trimmed] == trimmed
+    assert "cudaDriverVersion" not in str(trimmed)
+
+
+def test_nothing_is_kept_of_slices_of_other_drivers() -> None:
+    other = resource_slice(gpu(0), driver="dra.example.com")
+    assert trim_resource_slice(other) == {"metadata": {"name": "x"}, "spec": {}}
+    assert [is_of_gpus(item) for item in (other, trim_resource_slice(other), resource_slice(gpu(0)))] == [
+        False, False, True,
+    ]  # fmt: skip
+
+
 anything: Any = st.recursive(
     st.none() | st.text(max_size=5) | st.integers() | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -199,6 +224,5 @@ fields = ("attributes", "capacity", "basic", "taints", "name", "nodeName", "cons
     node=anything,
 )
 def test_no_slice_is_an_error(spec: Any, pool: Any, devices: Any, node: Any) -> None:
-    read_resource_slices(
-        [{"spec": spec}, {}, {"spec": {"driver": NVIDIA, "pool": pool, "devices": devices, "nodeName": node}}]
-    )
+    objects = [{"spec": spec}, {}, {"spec": {"driver": NVIDIA, "pool": pool, "devices": devices, "nodeName": node}}]
+    assert read_resource_slices(map(trim_resource_slice, objects)) == read_resource_slices(objects)

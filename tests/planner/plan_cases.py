@@ -12,6 +12,7 @@ from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.facts.model_catalogue import catalogue_facts
 from draftmark.facts.nodes import ClusterFacts, NodeFacts, read_node
+from draftmark.facts.resource_slices import read_resource_slices, with_slices
 from draftmark.plan import Plan, Unplannable
 from draftmark.planner.explain import explain_text
 from draftmark.planner.planner import make_plan
@@ -48,6 +49,37 @@ def node(name: str, gpu: str, **changes: Any) -> Json:
 
 def many(gpu: str, number: int, **changes: Any) -> list[Json]:
     return [node(f"{gpu.lower()}-{i}", gpu, **changes) for i in range(number)]
+
+
+def by_claim(gpu: str, number: int) -> list[NodeFacts]:
+    """Nodes whose GPUs a driver of Dynamic Resource Allocation publishes, and no device plugin offers."""
+    _, product, mib, count = GPUS[gpu]
+    names = [f"dra-{i}" for i in range(number)]
+    devices = [
+        {
+            "name": f"gpu-{i}",
+            "attributes": {
+                "productName": {"string": product},
+                "type": {"string": "gpu"},
+                "uuid": {"string": f"GPU-{i}"},
+            },
+            "capacity": {"memory": {"value": f"{mib}Mi"}},
+        }
+        for i in range(count)
+    ]
+    slices = [
+        {
+            "spec": {
+                "driver": "gpu.nvidia.com",
+                "nodeName": n,
+                "pool": {"name": n, "resourceSliceCount": 1},
+                "devices": devices,
+            }
+        }
+        for n in names
+    ]
+    nodes = [read_node({**CPU_ONLY, "metadata": {"name": name}}) for name in names]
+    return list(with_slices(nodes, read_resource_slices(slices)))
 
 
 CPU_ONLY: Final = {
@@ -168,6 +200,10 @@ CASES: Final = (
     PlanCase("70b-obtainable-by-product", LLAMA_70B, many("L4", 1), VLLM, parts=H100_PRODUCT, defaults=L4_THEN_H100),
     PlanCase("70b-obtainable-too-small", LLAMA_70B, [CPU_ONLY], defaults=obtainable(("L4", 4, 1))),
     PlanCase("gguf-before-a-node-is-ordered", "hf://org/repo:Q4_K_M", [CPU_ONLY], defaults=L4_THEN_H100),
+    PlanCase("8b-gpus-by-claim-only", LLAMA_8B, [*by_claim("H100", 2), CPU_ONLY]),
+    PlanCase("70b-gpus-by-claim-beside-l4", LLAMA_70B, [*by_claim("H100", 1), *many("L4", 1)]),
+    PlanCase("8b-product-by-claim-only", LLAMA_8B, by_claim("H100", 1), VLLM, parts=H100_PRODUCT),
+    PlanCase("gguf-beside-gpus-by-claim", "hf://org/repo:Q4_K_M", by_claim("H100", 1)),
     PlanCase("unknown-model-by-product", "hf://org/unknown", many("H100", 1), VLLM, parts=H100_PRODUCT),
     PlanCase("unknown-model-auto", "hf://org/unknown", many("H100", 1)),
 )  # fmt: skip

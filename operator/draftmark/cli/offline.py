@@ -22,6 +22,7 @@ from draftmark.decide import decide
 from draftmark.decision import Decision, Manifest
 from draftmark.facts.model_answer import ModelProblem
 from draftmark.facts.nodes import ClusterFacts, read_nodes
+from draftmark.facts.resource_slices import read_resource_slices, with_slices
 from draftmark.knowledge import unasked
 from draftmark.model_gateway.decide import decide_model_gateway
 from draftmark.model_gateway.observation import ModelGatewayObservation
@@ -34,7 +35,9 @@ from draftmark.settings import UnreadableDefaults, load_defaults
 
 files_option = click.option("-f", "--filename", "files", multiple=True, required=True, help="File, or - for stdin.")
 nodes_option = click.option(
-    "--nodes", type=click.Path(path_type=Path), help="NodeList, as kubectl get nodes -o yaml prints."
+    "--nodes",
+    type=click.Path(path_type=Path),
+    help="Nodes, as kubectl get nodes -o yaml prints; ResourceSlices may be among them.",
 )
 defaults_option = click.option(
     "--defaults", type=click.Path(path_type=Path), help="The administrator's defaults (YAML)."
@@ -145,9 +148,13 @@ def _read_cluster(nodes: Path | None) -> ClusterFacts:
         objects = load_manifests(nodes.read_text("utf-8"))
     except (OSError, ValueError) as error:
         fail(f"--nodes {nodes}: {error}")
-    if others := sorted({str(item["kind"]) for item in objects if item["kind"] != "Node"}):
-        fail(f"--nodes {nodes}: expected Nodes, found {', '.join(others[:3])}. Give it kubectl get nodes -o yaml.")
-    return ClusterFacts(nodes=read_nodes(objects))
+    of_kind = {kind: [item for item in objects if item["kind"] == kind] for kind in ("Node", "ResourceSlice")}
+    if others := sorted({str(item["kind"]) for item in objects} - of_kind.keys()):
+        fail(
+            f"--nodes {nodes}: expected Nodes and ResourceSlices, found {', '.join(others[:3])}. Give it kubectl get nodes "
+            "-o yaml, or kubectl get nodes,resourceslices -o yaml."
+        )
+    return ClusterFacts(nodes=with_slices(read_nodes(of_kind["Node"]), read_resource_slices(of_kind["ResourceSlice"])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

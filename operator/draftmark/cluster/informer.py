@@ -68,6 +68,8 @@ class Informer(Generic[T]):
             must be quick and must not raise; usually it adds a key to the queue.
         namespace: None means all namespaces.
         project: What to keep of an object. Default: all but `metadata.managedFields`.
+        is_optional: The kind may be missing, or not be ours to read: then there is nothing of it, which is no error, and it
+            is asked for again as seldom as lists are compared.
     """
 
     @overload
@@ -83,6 +85,7 @@ class Informer(Generic[T]):
         resync_s: float = 600.0,
         inactivity_timeout_s: float = 75.0,
         page_size: int = PAGE_SIZE,
+        is_optional: bool = False,
     ) -> None: ...
 
     @overload
@@ -98,6 +101,7 @@ class Informer(Generic[T]):
         resync_s: float = 600.0,
         inactivity_timeout_s: float = 75.0,
         page_size: int = PAGE_SIZE,
+        is_optional: bool = False,
     ) -> None: ...
 
     def __init__(
@@ -112,9 +116,10 @@ class Informer(Generic[T]):
         resync_s: float = 600.0,
         inactivity_timeout_s: float = 75.0,
         page_size: int = PAGE_SIZE,
+        is_optional: bool = False,
     ) -> None:
         self.kind = kind
-        #: Set after the first complete list.
+        #: Set after the first complete list; of an optional kind also when it is not there.
         self.synced = asyncio.Event()
         #: When the API server last said something about this kind, on the monotonic clock; 0.0 before.
         self.last_heard = 0.0
@@ -130,6 +135,7 @@ class Informer(Generic[T]):
         self._resync_s = resync_s
         self._inactivity_timeout_s = inactivity_timeout_s
         self._page_size = page_size
+        self._is_optional = is_optional
         self._packer = Packer()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._recent: OrderedDict[tuple[str, str], tuple[_Entry, T]] = OrderedDict()
@@ -221,6 +227,12 @@ class Informer(Generic[T]):
         why = self.denied or self.absent
         # What stays so until somebody acts is said once.
         is_old = is_quiet or (why is not None and why == before)
+        if self._is_optional and why is not None:
+            self.synced.set()
+            _log.log(
+                logging.DEBUG if is_old else logging.INFO, "%s is done without: %s", self.kind.resource, error.message
+            )
+            return self._resync_s
         level = logging.DEBUG if is_old else logging.WARNING if why else logging.INFO
         _log.log(level, "%s cannot be watched now, trying again: %s", self.kind.resource, error.message)
         return max(backoff_s, 2.0 * (error.retry_after_s or 0.0))  # doubled: the caller waits half of it at least

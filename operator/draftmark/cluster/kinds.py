@@ -23,6 +23,7 @@ __all__ = [
     "NODES",
     "PERSISTENT_VOLUME_CLAIMS",
     "PODS",
+    "RESOURCE_SLICES",
     "RIGHTS",
     "ROLE_BINDINGS",
     "SERVICES",
@@ -85,6 +86,8 @@ NETWORK_POLICIES: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "Ne
 PODS: Final = Kind("", "v1", "pods", "Pod")
 PERSISTENT_VOLUME_CLAIMS: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NODES: Final = Kind("", "v1", "nodes", "Node", namespaced=False)
+#: Kubernetes has this version from 1.34 on; older clusters have none.
+RESOURCE_SLICES: Final = Kind("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", namespaced=False)
 LEASES: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENTS: Final = Kind("", "v1", "events", "Event")
 
@@ -129,6 +132,7 @@ RIGHTS: Final[tuple[Right, ...]] = (
     Right(kind=PODS, verbs=(*_READ, "patch")),
     Right(kind=PERSISTENT_VOLUME_CLAIMS, verbs=_READ),
     Right(kind=NODES, verbs=_READ),
+    Right(kind=RESOURCE_SLICES, verbs=_READ),
     Right(kind=EVENTS, verbs=("create", "patch")),
     Right(kind=LEASES, verbs=("get", "create", "update", "patch"), own_namespace=True),
 )

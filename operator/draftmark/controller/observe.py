@@ -15,9 +15,11 @@ from draftmark.api.defaults import Defaults
 from draftmark.cluster.caches import Caches
 from draftmark.cluster.client import ApiClient
 from draftmark.cluster.informer import Informer
-from draftmark.cluster.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, Kind, child_kinds
+from draftmark.cluster.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_SLICES, Kind, child_kinds
+from draftmark.facts.devices import DeviceFacts
 from draftmark.facts.nodes import ClusterFacts, NodeFacts, read_node, trim_node
 from draftmark.facts.pods import restarts
+from draftmark.facts.resource_slices import is_of_gpus, read_resource_slices, trim_resource_slice, with_slices
 from draftmark.observation import GatewayState, Json, Observation, Proof
 
 #: Annotations of pods that something is done with.
@@ -43,8 +45,8 @@ class World:
 
     Args:
         wake: Called with a service's key when something of it changed. Must be quick.
-        namespaces: Where services are looked after; none: everywhere. With some, nodes are not looked at: they belong to
-            the whole cluster.
+        namespaces: Where services are looked after; none: everywhere. With some, nodes and ResourceSlices are not looked
+            at: they belong to the whole cluster.
     """
 
     client: ApiClient
@@ -62,13 +64,17 @@ class World:
     pods: Caches[Json] = field(init=False)
     claims: Caches[Json] = field(init=False)
     nodes: Informer[Json] | None = field(init=False)
+    #: GPUs that drivers of Dynamic Resource Allocation publish; the kind may be missing.
+    slices: Informer[Json] | None = field(init=False)
     #: Told of every child and every pod as well.
     listeners: list[Listener] = field(default_factory=list)
     #: Role and restarts of each pod, by name.
     _pods_of: dict[Key, dict[str, tuple[str, int]]] = field(default_factory=dict)
     _claims_in: dict[str, dict[str, str]] = field(default_factory=dict)
     _nodes: dict[str, NodeFacts] = field(default_factory=dict)
-    #: The same by name; None: one of them has changed. Every look at a service needs it, and nodes seldom change.
+    #: GPUs of each node by its ResourceSlices; None: one of them has changed.
+    _claimed: dict[str, tuple[DeviceFacts, ...]] | None = None
+    #: Both by name; None: one of them has changed. Every look at a service needs it, and nodes seldom change.
     _nodes_in_order: tuple[NodeFacts, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -97,11 +103,19 @@ class World:
         self.nodes = (
             Informer(self.client, NODES, on_change=self._on_node, project=trim_node) if not self.namespaces else None
         )
+        self.slices = (
+            Informer(
+                self.client, RESOURCE_SLICES, on_change=self._on_slice, project=trim_resource_slice, is_optional=True
+            )
+            if not self.namespaces
+            else None
+        )
 
     def informers(self) -> tuple[Informer[Any], ...]:
         """All informers; each is run as a task."""
         caches: tuple[Caches[Any], ...] = (*self.children.values(), self.pods, self.claims)
-        return (*(part for each in caches for part in each.parts), *([self.nodes] if self.nodes is not None else []))
+        of_the_cluster = (informer for informer in (self.nodes, self.slices) if informer is not None)
+        return (*(part for each in caches for part in each.parts), *of_the_cluster)
 
     async def wait_until_read(self, timeout_s: float) -> tuple[str, ...]:
         """Wait for the first complete list of every kind; return the kinds that are still missing after the time."""
@@ -180,7 +194,9 @@ class World:
         if self.nodes is None or unread(self.nodes):
             return ClusterFacts(server_version=self.server_version)
         if self._nodes_in_order is None:
-            self._nodes_in_order = tuple(node for _, node in sorted(self._nodes.items()))
+            if self._claimed is None:
+                self._claimed = read_resource_slices(self.slices.values()) if self.slices is not None else {}
+            self._nodes_in_order = with_slices((node for _, node in sorted(self._nodes.items())), self._claimed)
         return ClusterFacts(nodes=self._nodes_in_order, server_version=self.server_version)
 
     def _on_child(self, old: Json | None, new: Json | None) -> None:
@@ -245,6 +261,14 @@ class World:
         for key, service in list(self.services.items()):
             needs_images = str(service.get("spec", {}).get("model", {}).get("uri", "")).startswith("oci://")
             if (is_mounting and needs_images) or _is_refused(service):
+                self.wake(key)
+
+    def _on_slice(self, old: Json | None, new: Json | None) -> None:
+        if old == new or not any(item is not None and is_of_gpus(item) for item in (old, new)):
+            return
+        self._claimed = self._nodes_in_order = None
+        for key, service in list(self.services.items()):
+            if _is_refused(service):
                 self.wake(key)
 
 

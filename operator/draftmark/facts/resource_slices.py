@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from draftmark.facts.accelerators import accelerator
@@ -21,7 +22,7 @@ from draftmark.facts.devices import DeviceFacts
 from draftmark.facts.nodes import NodeFacts
 from draftmark.facts.quantity import parse_quantity
 
-__all__ = ["DRIVERS", "read_resource_slices", "with_slices"]
+__all__ = ["DRIVERS", "is_of_gpus", "read_resource_slices", "trim_resource_slice", "with_slices"]
 
 #: Drivers whose devices are GPUs, and the domain of the resource names under which a device plugin offers the same ones.
 DRIVERS: Final = {"gpu.nvidia.com": "nvidia.com", "gpu.amd.com": "amd.com"}
@@ -29,6 +30,8 @@ DRIVERS: Final = {"gpu.nvidia.com": "nvidia.com", "gpu.amd.com": "amd.com"}
 _VFIO: Final = "vfio"
 #: Devices that are a part of a GPU. Sources: NVIDIA k8s-dra-driver-gpu, MigDeviceType; ROCm/k8s-gpu-dra-driver#21.
 _PARTS: Final = frozenset({"mig", "amdgpu-partition"})
+#: Attributes that are read.
+_ATTRIBUTES: Final = frozenset({"cudaComputeCapability", "parentUUID", "productName", "type", "uuid"})
 _FORBIDDING: Final = ("NoSchedule", "NoExecute")
 #: More memory than that has no GPU.
 _MAX_MEMORY: Final = 16 * 1024**4
@@ -69,6 +72,38 @@ def read_resource_slices(objects: Iterable[Mapping[str, Any]]) -> dict[str, tupl
         node: tuple(sorted(all_of, key=lambda d: (d.resource, d.is_slice, d.product or "", d.memory_bytes or 0)))
         for node, all_of in found.items()
     }
+
+
+def is_of_gpus(item: Mapping[str, Any]) -> bool:
+    """Whether a slice, trimmed or whole, is one that is read here."""
+    spec = item.get("spec")
+    return isinstance(spec, Mapping) and spec.get("driver") in DRIVERS
+
+
+def trim_resource_slice(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What `read_resource_slices` reads of a slice, for a cache: a slice has up to 128 devices with some twenty attributes
+    each. Of slices of other drivers nothing is kept."""
+    name = _map(item.get("metadata")).get("name", "")
+    if not is_of_gpus(item):
+        return {"metadata": {"name": name}, "spec": {}}
+    spec = item["spec"]
+    kept = {key: spec[key] for key in ("driver", "nodeName", "pool") if key in spec}
+    devices = [_trim_device(device, str(spec["driver"])) for device in _maps(spec.get("devices"))]
+    return {"metadata": {"name": name}, "spec": {**kept, "devices": devices}}
+
+
+def _trim_device(device: Mapping[str, Any], driver: str) -> dict[str, Any]:
+    body = _map(device.get("basic")) or device
+    attributes = {k: v for k, v in _map(body.get("attributes")).items() if _own(k, driver) in _ATTRIBUTES}
+    capacity = {k: v for k, v in _map(body.get("capacity")).items() if _own(k, driver) == "memory"}
+    kept: dict[str, Any] = {"name": device.get("name", ""), "attributes": attributes, "capacity": capacity}
+    if isinstance(node := device.get("nodeName") or body.get("nodeName"), str):
+        kept["nodeName"] = node
+    if taints := [{"effect": taint.get("effect")} for taint in _maps(body.get("taints"))]:
+        kept["taints"] = taints
+    if body.get("consumesCounters"):
+        kept["consumesCounters"] = True
+    return kept
 
 
 def with_slices(nodes: Iterable[NodeFacts], slices: Mapping[str, tuple[DeviceFacts, ...]]) -> tuple[NodeFacts, ...]:
@@ -133,29 +168,41 @@ def _read(item: Mapping[str, Any], spec: Mapping[str, Any]) -> _Device | None:
     tainted = any(taint.get("effect") in _FORBIDDING for taint in _maps(body.get("taints")))
     if not isinstance(node, str) or not node or kind.startswith(_VFIO) or tainted:
         return None
-    is_slice = kind in _PARTS
-    product = re.sub(r"\s+", "-", _value(attributes.get("productName")).strip()) or None
-    known = accelerator(product)
-    memory = _bytes(capacity.get("memory"))
-    from_catalogue = known.memory_bytes if known is not None and not is_slice else None
+    memory = capacity.get("memory")
+    text = memory.get("value") if isinstance(memory, Mapping) else memory
     return _Device(
         node=node,
         driver=driver,
         type=kind,
         uuid=_value(attributes.get("uuid")) or str(item.get("name", "")),
         parent=_value(attributes.get("parentUUID")),
-        is_possible_only=is_slice and bool(body.get("consumesCounters")),
-        facts=DeviceFacts(
-            resource=driver,
-            allocatable=1,
-            product=product,
-            memory_bytes=memory or from_catalogue,
-            memory_from="slice" if memory else "catalogue" if from_catalogue else None,
-            architecture=_capability(attributes) or (known.architecture if known is not None else None),
-            link_domain=1 if is_slice else known.link_domain if known is not None else None,
-            is_slice=is_slice,
-            is_claimed=True,
+        is_possible_only=kind in _PARTS and bool(body.get("consumesCounters")),
+        facts=_facts_of(
+            driver,
+            _value(attributes.get("productName")),
+            text if isinstance(text, str) else "",
+            _value(attributes.get("cudaComputeCapability")),
+            is_slice=kind in _PARTS,
         ),
+    )
+
+
+@lru_cache(maxsize=1024)  # thousands of devices are a handful of products
+def _facts_of(driver: str, name: str, memory_text: str, capability: str, *, is_slice: bool) -> DeviceFacts:
+    product = re.sub(r"\s+", "-", name.strip()) or None
+    known = accelerator(product)
+    memory = _bytes(memory_text)
+    from_catalogue = known.memory_bytes if known is not None and not is_slice else None
+    return DeviceFacts(
+        resource=driver,
+        allocatable=1,
+        product=product,
+        memory_bytes=memory or from_catalogue,
+        memory_from="slice" if memory else "catalogue" if from_catalogue else None,
+        architecture=_capability(capability) or (known.architecture if known is not None else None),
+        link_domain=1 if is_slice else known.link_domain if known is not None else None,
+        is_slice=is_slice,
+        is_claimed=True,
     )
 
 
@@ -172,15 +219,14 @@ def _value(attribute: Any) -> str:
     return next((str(attribute[key]) for key in ("string", "version", "int", "bool") if key in attribute), "")
 
 
-def _capability(attributes: Mapping[str, Any]) -> str | None:
+def _capability(version: str) -> str | None:
     """A compute capability such as 9.0; the driver writes it as a semantic version, 9.0.0."""
-    match = re.match(r"([0-9]{1,3}\.[0-9]{1,2})(?:\.|$)", _value(attributes.get("cudaComputeCapability")))
+    match = re.match(r"([0-9]{1,3}\.[0-9]{1,2})(?:\.|$)", version)
     return match[1] if match else None
 
 
-def _bytes(capacity: Any) -> int | None:
-    value = capacity.get("value") if isinstance(capacity, Mapping) else capacity
-    number = parse_quantity(value) if isinstance(value, str) else None
+def _bytes(text: str) -> int | None:
+    number = parse_quantity(text)
     return int(number) if number is not None and 0 < number <= _MAX_MEMORY else None
 
 

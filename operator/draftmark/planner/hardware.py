@@ -10,6 +10,7 @@ from draftmark.facts.accelerators import DEFAULT_RESOURCE, accelerator
 from draftmark.facts.nodes import ClusterFacts, NodeFacts
 from draftmark.facts.placement import Eligible, NodePool, eligible, node_pools
 from draftmark.facts.quantity import parse_quantity
+from draftmark.facts.resource_slices import DRIVERS
 from draftmark.planner.layout import Hardware
 
 #: Kinds of nodes that are looked at, those with the most memory per GPU first. More would be a plan that takes its time.
@@ -134,3 +135,18 @@ def has_gpus(nodes: Sequence[NodeFacts], resources: Sequence[str]) -> bool:
 def can_get(defaults: Defaults, resources: Sequence[str]) -> bool:
     """Whether an autoscaler can bring nodes that offer any of these."""
     return any((one.resource_name or DEFAULT_RESOURCE) in resources for one in defaults.obtainable)
+
+
+def only_by_claim(nodes: Sequence[NodeFacts]) -> str:
+    """What is to be said of GPUs that pods get by ResourceClaim only; empty: there are none."""
+    found = [(node, devices) for node in nodes for devices in node.devices if devices.is_claimed]
+    if not found:
+        return ""
+    node, devices = max(found, key=lambda item: item[1].gpus)
+    others = len({other.name for other, _ in found} - {node.name})
+    more = f", and {others} other node{'s do' if others > 1 else ' does'} so" if others else ""
+    return (
+        f"node {node.name} offers {devices.gpus} {devices.product or 'GPUs'} by DRA (ResourceSlices of driver "
+        f"{devices.resource}), which this release cannot request{more}; install the vendor's device plugin on such nodes to "
+        f"have them as {DRIVERS[devices.resource]}/gpu"
+    )

@@ -19,9 +19,9 @@ from draftmark.facts.models import ModelFacts
 from draftmark.facts.nodes import ClusterFacts, mounts_images
 from draftmark.facts.quantity import parse_quantity
 from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
-from draftmark.planner.autoscaling import fit_now_or_later
+from draftmark.planner.autoscaling import AUTOSCALED, fit_now_or_later
 from draftmark.planner.fit import MEMORY_UNKNOWN, Fitted, Sizes, fit
-from draftmark.planner.hardware import Found, can_get, find_hardware, has_gpus
+from draftmark.planner.hardware import Found, can_get, find_hardware, has_gpus, only_by_claim
 from draftmark.planner.lacking import refuse_lacking
 from draftmark.planner.refusals import refuse, refuse_experts, refuse_lone_experts
 from draftmark.planner.selection import AUTO, MAX_REJECTED, select_engine
@@ -52,6 +52,38 @@ def make_plan(
             fields that are not written stays, so that an edit of one thing changes one thing.
         model: What is known of the model; None: nothing, and the service is deployed as it is written.
     """
+    plan = _make_plan(spec, name=name, cluster=cluster, defaults=defaults, keep=keep, model=model)
+    is_on_cpu = spec.accelerator is not None and spec.accelerator.count == 0
+    return plan if is_on_cpu else _with_claimed(plan, spec, only_by_claim(cluster.nodes or ()))
+
+
+#: Refusals for want of GPUs.
+_NO_GPUS: Final = frozenset({"DoesNotFit", "MultiNodeUnsupported", "NoEligibleNode", "NoEngine", "NoLayout"})
+#: Reasons that tell of GPUs that are not there yet.
+_LATER: Final = frozenset({AUTOSCALED, "NoNodeYet"})
+
+
+def _with_claimed(plan: Plan | Unplannable, spec: InferenceServiceSpec, told: str) -> Plan | Unplannable:
+    """With what is to be said of GPUs that are there and cannot be asked for, where the service is short of GPUs."""
+    if not told:
+        return plan
+    if isinstance(plan, Unplannable):
+        message = f"{plan.message} {told[0].upper()}{told[1:]}."
+        return replace(plan, message=message) if plan.code in _NO_GPUS else plan
+    is_short = spec.accelerator is None if not plan.layout.gpus else any(r.code in _LATER for r in plan.reasons)
+    reason = Reason(code="OnlyByClaim", message=told)
+    return replace(plan, reasons=(*plan.reasons, reason)) if is_short else plan
+
+
+def _make_plan(
+    spec: InferenceServiceSpec,
+    *,
+    name: str,
+    cluster: ClusterFacts,
+    defaults: Defaults,
+    keep: Plan | None,
+    model: ModelFacts | None,
+) -> Plan | Unplannable:
     try:
         source = parse_model_uri(spec.model.uri)
     except UnreadableUri as error:
