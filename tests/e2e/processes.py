@@ -43,6 +43,12 @@ def _processes(uid: str) -> Iterator[int]:
             continue
 
 
+def most_resident_bytes(pod: Json) -> int:
+    """The most memory that the pod's main process has had at once, pages of mapped files included."""
+    status = Path(f"/proc/{_main_process(pod)}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
 def memory_mib(pod: Json) -> dict[str, float]:
     """Proportional set size of a pod's programs, in MiB, without the one that holds its namespaces."""
     found: dict[str, float] = {}

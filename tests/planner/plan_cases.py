@@ -4,13 +4,14 @@ Models are those of the catalogue, nodes those of `nodes`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.facts.model_catalogue import catalogue_facts
+from draftmark.facts.models import ModelFacts, Quantization, weighed
 from draftmark.facts.nodes import ClusterFacts, NodeFacts, read_node
 from draftmark.facts.resource_slices import read_resource_slices, with_slices
 from draftmark.plan import Plan, Unplannable
@@ -102,6 +103,8 @@ class PlanCase:
     parts: Json = field(default_factory=dict)
     #: The administrator's file.
     defaults: Json = field(default_factory=dict)
+    #: Of the model; None: those of the catalogue.
+    facts: ModelFacts | None = None
 
     @property
     def file(self) -> Path:
@@ -119,7 +122,7 @@ class PlanCase:
             cluster=ClusterFacts(nodes=nodes),
             defaults=Defaults.model_validate(self.defaults),
             keep=None,
-            model=catalogue_facts(self.model),
+            model=self.facts or catalogue_facts(self.model),
         )
 
     def text(self) -> str:
@@ -144,6 +147,22 @@ def obtainable(*kinds: tuple[str, int, int | None], **more: Any) -> Json:
 
 
 L4_THEN_H100: Final = obtainable(("L4", 4, None), ("H100", 8, 4))
+
+
+def gguf_of(repository: str, size: int) -> ModelFacts:
+    """A model as a GGUF file of so many bytes."""
+    facts = catalogue_facts(repository)
+    assert facts is not None
+    return weighed(replace(facts, quantization_config=Quantization(quant_method="gguf", bits=0)), weight_bytes=size)
+
+
+def limited(memory: str, **engine: Any) -> Json:
+    return {**engine, "resources": {"limits": {"memory": memory}}}
+
+
+#: Llama 3.1 8B with four bits, as such files are: 4.58 GiB.
+GGUF_8B: Final = gguf_of(LLAMA_8B, 4_920_739_232)
+GGUF_URI: Final = "hf://org/llama-3.1-8b-gguf:Q4_K_M"
 H100_PRODUCT: Final = {"accelerator": {"product": GPUS["H100"][1]}}
 VLLM: Final = {"name": "vllm"}
 EXPERTS: Final = {"parallelism": {"expert": True}}
@@ -204,6 +223,11 @@ CASES: Final = (
     PlanCase("70b-gpus-by-claim-beside-l4", LLAMA_70B, [*by_claim("H100", 1), *many("L4", 1)]),
     PlanCase("8b-product-by-claim-only", LLAMA_8B, by_claim("H100", 1), VLLM, parts=H100_PRODUCT),
     PlanCase("gguf-beside-gpus-by-claim", "hf://org/repo:Q4_K_M", by_claim("H100", 1)),
+    PlanCase("8b-gguf-on-cpu", GGUF_URI, [CPU_ONLY], limited("8Gi", name="auto"), facts=GGUF_8B),
+    PlanCase("8b-gguf-on-cpu-refused", GGUF_URI, [CPU_ONLY], limited("8Gi", name="llama-cpp"), {"maxContextLength": 16_384}, facts=GGUF_8B),
+    PlanCase("8b-gguf-on-cpu-without-limit", GGUF_URI, [CPU_ONLY], facts=GGUF_8B),
+    PlanCase("8b-vllm-on-cpu", LLAMA_8B, [CPU_ONLY], limited("64Gi", name="vllm")),
+    PlanCase("8b-vllm-on-cpu-refused", LLAMA_8B, [CPU_ONLY], limited("16Gi", name="vllm")),
     PlanCase("unknown-model-by-product", "hf://org/unknown", many("H100", 1), VLLM, parts=H100_PRODUCT),
     PlanCase("unknown-model-auto", "hf://org/unknown", many("H100", 1)),
 )  # fmt: skip

@@ -51,9 +51,10 @@ class RejectedStatus(ApiModel):
 
 
 class MemoryStatus(ApiModel):
-    """The memory sum of the GPU of a replica that is fullest, in bytes."""
+    """The memory sum of the GPU of a replica that is fullest, in bytes; on CPU of the engine's container."""
 
     gpu_bytes: Annotated[int, Field(ge=0)]
+    """Memory of the GPU; on CPU engine.resources.limits.memory."""
     per_gpu_bytes: Annotated[int, Field(ge=0)]
     """What must fit: weights, buffers, and the cache of one request of the whole context and the workload's usual ones."""
     weight_bytes: Annotated[int, Field(ge=0)]
@@ -92,7 +93,7 @@ class PlanStatus(ApiModel):
     parameters: Annotated[int, Field(ge=0)] | None = None
     """Of the model, where it is known."""
     memory: MemoryStatus | None = None
-    """Where model and GPU are known."""
+    """Where model and GPU are known, or on CPU model and limit."""
     reasons: Annotated[tuple[ReasonStatus, ...], Field(max_length=16)]
     rejected: Annotated[tuple[RejectedStatus, ...], Field(max_length=8)] | None = None
     suggestion: SuggestionStatus | None = None

@@ -68,6 +68,28 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CpuMemoryUse:
+    """What an engine needs on CPU besides weights and cache."""
+
+    #: The process and its buffers. An estimate.
+    overhead_bytes: int
+    #: What it keeps besides because the user says so.
+    further_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuCache:
+    """The cache that an engine sets aside on CPU."""
+
+    #: For what must fit.
+    least_bytes: int
+    #: Under the container's limit.
+    taken_bytes: int
+    #: What else is to be known of it; empty: nothing.
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRequest:
     """What an engine needs to know to write its command line."""
 
@@ -206,6 +228,20 @@ class Engine(Protocol):
 
     def memory_use(self, gpu_bytes: int, facts: ModelFacts, step: Step, args: Sequence[str]) -> MemoryUse:
         """What it does with a GPU of so many bytes, as the flags that it is started with say."""
+        ...
+
+    def cpu_memory_use(self, spec: InferenceServiceSpec, facts: ModelFacts, step: Step) -> CpuMemoryUse | None:
+        """What it needs on CPU besides weights and cache; None: not known, and nothing is summed up."""
+        ...
+
+    def cpu_cache(self, spec: InferenceServiceSpec, *, needed: int, left: int | None, limit: int | None) -> CpuCache:
+        """The cache that it sets aside on CPU, in bytes.
+
+        Args:
+            needed: For what must fit.
+            left: Of the container's limit, beside weights and all else; None: there is no limit.
+            limit: The container's; None: it has none.
+        """
         ...
 
     def whole_contexts(self, requests: int) -> int:

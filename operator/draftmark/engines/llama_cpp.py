@@ -19,7 +19,21 @@ from typing import Any, Final
 
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel, ModelSource, UrlModel
-from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
+from draftmark.engines.argument_list import pairs_in
+from draftmark.engines.engine import (
+    Asked,
+    Choice,
+    CpuCache,
+    CpuMemoryUse,
+    Launch,
+    LaunchRequest,
+    MemoryUse,
+    Misfit,
+    Probe,
+    Step,
+    Suit,
+    Wanted,
+)
 from draftmark.engines.flag_table import FlagTable, check_args
 from draftmark.engines.splitting import is_gguf, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
@@ -91,6 +105,15 @@ STOP_S: Final = 30
 _MARGIN_BYTES: Final = 2**30
 #: Buffers of a step. A guess inside what was seen, 0.3 to 2 GiB.
 _COMPUTE_BYTES: Final = 2**30
+#: On CPU: the process without weights, cache and buffers. A guess above what was seen: 25.5 MiB with a model of 1.6 MiB
+#: (tests/e2e/test_estimates.py).
+CPU_PROCESS_BYTES: Final = 64 * 2**20
+#: Tokens of a step unless --ubatch-size says otherwise. Source: `llama-server --help` of v0.7.0.
+_UBATCH: Final = 512
+#: MiB in which prompts of earlier requests are kept besides the cache, unless --cache-ram says otherwise: each slot that
+#: takes another prompt leaves a copy of its cache there. Sources: the same; ollama/ollama#18264 and defilantech/LLMKube#1406
+#: (containers that grew by 8 GiB, and were killed for it).
+_PROMPT_CACHE_MIB: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +154,27 @@ class LlamaCpp:
 
     def memory_use(self, gpu_bytes: int, facts: ModelFacts, step: Step, args: Sequence[str]) -> MemoryUse:
         return MemoryUse(usable_bytes=max(0, gpu_bytes - _MARGIN_BYTES), overhead_bytes=_COMPUTE_BYTES)
+
+    def cpu_memory_use(self, spec: InferenceServiceSpec, facts: ModelFacts, step: Step) -> CpuMemoryUse | None:
+        said = dict(pairs_in(spec.engine.args or ()))
+        tokens = _number(said.get("--ubatch-size", said.get("-ub"))) or _UBATCH
+        # 32 bit numbers: the logits of a step, or a feed-forward part, whichever is larger, beside what goes through. Of
+        # Llama 3 8B llama.cpp prints 258.50 MiB on CPU, 512 · (vocabulary + hidden size); some more is counted.
+        width = max(facts.vocab_size, 3 * max(facts.intermediate_size, facts.moe_intermediate_size))
+        kept = _number(said.get("--cache-ram", said.get("-cram"))) or 0
+        return CpuMemoryUse(
+            overhead_bytes=CPU_PROCESS_BYTES + 4 * tokens * (width + 4 * facts.hidden_size),
+            further_bytes=kept * 2**20,
+        )
+
+    def cpu_cache(self, spec: InferenceServiceSpec, *, needed: int, left: int | None, limit: int | None) -> CpuCache:
+        if {"--cache-ram", "-cram"} & {name for name, _ in pairs_in(spec.engine.args or ())}:
+            note = ""
+        elif left is None:
+            note = f"llama-server keeps prompts of earlier requests in up to {_PROMPT_CACHE_MIB // 1024} GiB besides (--cache-ram)"
+        else:
+            note = f"prompts of earlier requests are kept in what is left, {_prompt_cache_mib(left - needed)} MiB (--cache-ram)"
+        return CpuCache(least_bytes=needed, taken_bytes=needed if left is None else left, note=note)
 
     def whole_contexts(self, requests: int) -> int:
         return requests  # --ctx-size is the sum of all slots
@@ -179,6 +223,9 @@ class LlamaCpp:
         ]  # fmt: skip
         if plan.layout.gpus:
             args += ["--n-gpu-layers", "all"]
+        elif plan.memory is not None and not {"--cache-ram", "-cram"} & {name for name, _ in pairs_in(request.args)}:
+            spare = plan.memory.usable_bytes - plan.memory.needed_bytes
+            args += ["--cache-ram", str(_prompt_cache_mib(spare))]
         if request.cpu_cores is not None:
             args += ["--threads", str(request.cpu_cores)]
         if request.options.prefix_caching is not None:
@@ -207,6 +254,15 @@ class LlamaCpp:
             grace_s=request.request_timeout_s + STOP_S,
             metrics_path="/metrics",
         )
+
+
+def _prompt_cache_mib(spare_bytes: int) -> int:
+    """MiB for prompts of earlier requests: what is left of the container's memory, at most llama-server's own default."""
+    return min(_PROMPT_CACHE_MIB, max(0, spare_bytes // 2**20))
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 #: Seconds in which routers and endpoints forget a pod that is going.

@@ -34,7 +34,20 @@ from draftmark.api.inference_service import InferenceServiceSpec, SpeculativeSpe
 from draftmark.api.model_uri import parse_model_uri
 from draftmark.engines import refusals
 from draftmark.engines.argument_list import compact_json, pairs_in, without
-from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
+from draftmark.engines.engine import (
+    Asked,
+    Choice,
+    CpuCache,
+    CpuMemoryUse,
+    Launch,
+    LaunchRequest,
+    MemoryUse,
+    Misfit,
+    Probe,
+    Step,
+    Suit,
+    Wanted,
+)
 from draftmark.engines.flag_table import FlagTable, names_in
 from draftmark.engines.pod_space import CACHE_FOLDER, PodSpace, home, hub_token
 from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline, refuse_tensor
@@ -312,6 +325,12 @@ class Sglang:
         if gpu_bytes > _LARGE_GPU:
             reserve = max(reserve, _LEAST_RESERVE_MIB)
         return MemoryUse(usable_bytes=max(0, gpu_bytes - reserve * 2**20), overhead_bytes=0)
+
+    def cpu_memory_use(self, spec: InferenceServiceSpec, facts: ModelFacts, step: Step) -> CpuMemoryUse | None:
+        return None  # what its rule makes of a container's limit was not looked at
+
+    def cpu_cache(self, spec: InferenceServiceSpec, *, needed: int, left: int | None, limit: int | None) -> CpuCache:
+        return CpuCache(least_bytes=needed, taken_bytes=needed)
 
     def whole_contexts(self, requests: int) -> int:
         return 1

@@ -30,7 +30,20 @@ from draftmark.api.inference_service import InferenceServiceSpec, SpeculativeSpe
 from draftmark.api.model_uri import parse_model_uri
 from draftmark.engines import refusals
 from draftmark.engines.argument_list import compact_json, pairs_in, without
-from draftmark.engines.engine import Asked, Choice, Launch, LaunchRequest, MemoryUse, Misfit, Probe, Step, Suit, Wanted
+from draftmark.engines.engine import (
+    Asked,
+    Choice,
+    CpuCache,
+    CpuMemoryUse,
+    Launch,
+    LaunchRequest,
+    MemoryUse,
+    Misfit,
+    Probe,
+    Step,
+    Suit,
+    Wanted,
+)
 from draftmark.engines.flag_table import FlagTable, names_in
 from draftmark.engines.pod_space import CACHE_FOLDER, PodSpace, home, hub_token
 from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline, refuse_tensor
@@ -213,8 +226,13 @@ _LOGIT_BYTES: Final = 8
 _SHM_BYTES: Final = 10 * _GIB
 #: Room for each byte of offloaded KV cache; models of several cache groups were seen to take 1.92 (vLLM issue 53042).
 _SHM_PER_OFFLOADED: Final = 2
-#: Share of the container's memory for the KV cache on CPU; a guess, the rest is for weights and buffers.
+#: Share of the container's memory for the KV cache on CPU where the model is not known or needs less; a guess, the rest is
+#: for weights and buffers.
 _CPU_KV_SHARE: Final = 4
+#: Variable with the GiB of the KV cache on CPU, a whole number. Source: vllm/envs.py of 0.33.
+_CPU_KV_SPACE: Final = "VLLM_CPU_KVCACHE_SPACE"
+#: On CPU: the processes (server, engine, worker) with what they import, without the activations of a step. A guess.
+_CPU_PROCESSES_BYTES: Final = 2 * _GIB
 
 #: Ranks that `--max-lora-rank` takes. Source: MaxLoRARanks in vllm/config/lora.py, also in the flag table.
 LORA_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -291,14 +309,26 @@ class Vllm:
 
     def memory_use(self, gpu_bytes: int, facts: ModelFacts, step: Step, args: Sequence[str]) -> MemoryUse:
         said = dict(pairs_in(args)).get("--gpu-memory-utilization", _GPU_SHARE)
-        tokens = step.tokens if step.tokens is not None else _BATCHES["chat"][1]
-        active = facts.num_experts_per_tok * facts.moe_intermediate_size + facts.shared_expert_intermediate_size
-        width = 4 * facts.hidden_size + 3 * ceil(max(facts.intermediate_size, active) / step.tensor)
-        logits = step.requests * facts.vocab_size * _LOGIT_BYTES
         return MemoryUse(
             usable_bytes=int(gpu_bytes * Fraction(said)),
-            overhead_bytes=_FIXED_BYTES + tokens * width * _ACTIVATION_BYTES + logits,
+            overhead_bytes=_FIXED_BYTES + _step_bytes(facts, step, _BATCHES["chat"][1]),
         )
+
+    def cpu_memory_use(self, spec: InferenceServiceSpec, facts: ModelFacts, step: Step) -> CpuMemoryUse | None:
+        return CpuMemoryUse(overhead_bytes=_CPU_PROCESSES_BYTES + _step_bytes(facts, step, _CPU_BATCH[1]))
+
+    def cpu_cache(self, spec: InferenceServiceSpec, *, needed: int, left: int | None, limit: int | None) -> CpuCache:
+        """Whole GiB, set aside at the start. A quarter of the limit, or as much as is needed; the user's variable counts."""
+        said = next((v.value for v in spec.engine.env or () if v.name == _CPU_KV_SPACE and v.value), None)
+        if said is not None and said.isascii() and said.isdecimal():
+            taken = int(said[:6]) * _GIB
+            return CpuCache(least_bytes=max(needed, taken), taken_bytes=taken)
+        least = max(1, ceil(needed / _GIB)) * _GIB
+        if left is None or limit is None:
+            note = "vLLM takes half of the node's memory for its cache until a limit is set"
+            return CpuCache(least_bytes=least, taken_bytes=least, note=note)
+        usual = min(limit // _CPU_KV_SHARE, left) // _GIB * _GIB
+        return CpuCache(least_bytes=least, taken_bytes=max(least, usual) if least <= left else left)
 
     def whole_contexts(self, requests: int) -> int:
         return 1
@@ -384,6 +414,14 @@ class Vllm:
         )
 
 
+def _step_bytes(facts: ModelFacts, step: Step, tokens: int) -> int:
+    """Activations and logits of a step; of so many tokens where the step says none."""
+    active = facts.num_experts_per_tok * facts.moe_intermediate_size + facts.shared_expert_intermediate_size
+    width = 4 * facts.hidden_size + 3 * ceil(max(facts.intermediate_size, active) / step.tensor)
+    logits = step.requests * facts.vocab_size * _LOGIT_BYTES
+    return (step.tokens if step.tokens is not None else tokens) * width * _ACTIVATION_BYTES + logits
+
+
 # --- arguments ---
 
 
@@ -463,7 +501,9 @@ def _env(request: LaunchRequest, space: PodSpace, budget: int) -> list[dict[str,
     if not space.needs_hub:
         values["HF_HUB_OFFLINE"] = "1"
     if not request.plan.layout.gpus and request.max_model_bytes is not None:
-        values["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, request.max_model_bytes // (_CPU_KV_SHARE * _GIB)))
+        memory = request.plan.memory
+        cache = memory.kv_bytes if memory is not None else request.max_model_bytes // _CPU_KV_SHARE
+        values[_CPU_KV_SPACE] = str(max(1, cache // _GIB))
     return [*({"name": name, "value": value} for name, value in values.items()), *hub_token(request.auth_secret)]
 
 

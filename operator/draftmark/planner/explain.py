@@ -118,7 +118,7 @@ def _planned(plan: Plan) -> list[str]:
         rows.insert(3, ("parameters", f"{plan.parameters:,}"))
     lines = [f"  {label:<12} {value}" for label, value in rows]
     if plan.memory is not None:
-        lines += _sum(plan.memory)
+        lines += _sum(plan.memory, is_cpu=not plan.layout.gpus)
     if plan.reasons:
         lines += ["  chosen for you, because you left it open:"]
         lines += [f"    - {reason.message}" for reason in plan.reasons]
@@ -131,20 +131,21 @@ def _layout(layout: Layout) -> str:
     return f"{layout} ({', '.join([str(layout.resource_name), *layout.parts])})"
 
 
-def _sum(memory: Memory) -> list[str]:
-    """The memory of the fullest GPU as a bar, and what its parts mean."""
+def _sum(memory: Memory, *, is_cpu: bool) -> list[str]:
+    """The memory of the fullest GPU, or of the container on CPU, as a bar, and what its parts mean."""
+    whose = "engine.resources.limits.memory" if is_cpu else "the fullest GPU"
     weights, other = memory.weight_bytes + memory.further_bytes, memory.overhead_bytes
     spare = memory.usable_bytes - memory.needed_bytes
     parts = [
         ("#", weights, "weights", "measured" if memory.is_measured else "counted from the model's shape"),
-        ("+", other, "activations, graphs, buffers", "an estimate"),
+        ("+", other, "process and buffers" if is_cpu else "activations, graphs, buffers", "an estimate"),
         ("=", memory.kv_needed_bytes, "cache that must fit", f"{memory.kv_bytes_per_token:,} bytes per token"),
         (".", spare, "cache for more", _tokens(memory)),
         ("x", memory.gpu_bytes - memory.usable_bytes, "not used by the engine", ""),
     ]
     scale = memory.gpu_bytes / _BAR
     bar = "".join(sign * max(round(size / scale), 1 if size > 0 else 0) for sign, size, *_ in parts)
-    lines = [f"  memory       {gib(memory.gpu_bytes)} of the fullest GPU", f"    [{bar[: _BAR + 4]}]"]
+    lines = [f"  memory       {gib(memory.gpu_bytes)} of {whose}", f"    [{bar[: _BAR + 4]}]"]
     for sign, size, label, how in parts:
         if not size:
             continue

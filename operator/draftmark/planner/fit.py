@@ -16,12 +16,11 @@ from draftmark.plan import Layout, Memory, Plan, Reason, Rejected, Unplannable
 from draftmark.planner.hardware import Found
 from draftmark.planner.layout import Candidate, Hardware, Layouts, Split, Wish, choose_layout
 from draftmark.planner.memory import (
-    DEFAULT_REQUEST_TOKENS,
-    DEFAULT_REQUESTS,
     LEAST_CONTEXT,
     Demand,
     Share,
     adapter_bytes,
+    demand_of,
     gib,
     largest_context,
     memory_of,
@@ -133,14 +132,7 @@ class _Sums:
         )
 
     def demand(self, context: int) -> Demand:
-        whole = self.engine.whole_contexts(self.sizes.requests)
-        if whole > 1:
-            return Demand(requests=whole - 1, request_tokens=context)
-        workload = self.spec.workload
-        return Demand(
-            requests=(workload.concurrency if workload else None) or DEFAULT_REQUESTS,
-            request_tokens=self.request_tokens or DEFAULT_REQUEST_TOKENS,
-        )
+        return demand_of(self.spec.workload, self.engine.whole_contexts(self.sizes.requests), context)
 
     @property
     def request_tokens(self) -> int:

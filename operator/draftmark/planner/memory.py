@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from draftmark.api.inference_service import WorkloadSpec
 from draftmark.engines.engine import MemoryUse
 from draftmark.facts.model_memory import (
     WeightBytes,
@@ -93,10 +94,33 @@ def memory_of(
 
 
 def _cache(share: Share, context: int, demand: Demand, tensor: int, pipeline: int) -> int:
+    return kv_bytes_of(share.facts, share.kv_dtype, context, demand, tensor=tensor, pipeline=pipeline)
+
+
+def kv_bytes_of(
+    facts: ModelFacts, kv_dtype: str, context: int, demand: Demand, *, tensor: int = 1, pipeline: int = 1
+) -> int:
+    """Bytes of cache that must fit at once: one request of the whole context, and the demand."""
+
     def of(tokens: int) -> int:
-        return kv_bytes_per_request(share.facts, tokens, share.kv_dtype, tensor=tensor, pipeline=pipeline)
+        return kv_bytes_per_request(facts, tokens, kv_dtype, tensor=tensor, pipeline=pipeline)
 
     return of(context) + demand.requests * of(min(demand.request_tokens, context))
+
+
+def demand_of(workload: WorkloadSpec | None, whole_contexts: int, context: int) -> Demand:
+    """What must fit besides one request of the whole context.
+
+    Args:
+        whole_contexts: Requests for which the engine sets aside a whole context each; 1: all share what there is.
+    """
+    if whole_contexts > 1:
+        return Demand(requests=whole_contexts - 1, request_tokens=context)
+    said = (workload.input_tokens or 0) + (workload.output_tokens or 0) if workload is not None else 0
+    return Demand(
+        requests=(workload.concurrency if workload else None) or DEFAULT_REQUESTS,
+        request_tokens=said or DEFAULT_REQUEST_TOKENS,
+    )
 
 
 def largest_context(fits: Callable[[int], bool], *, most: int) -> int | None:

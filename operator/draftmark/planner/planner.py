@@ -20,6 +20,7 @@ from draftmark.facts.nodes import ClusterFacts, mounts_images
 from draftmark.facts.quantity import parse_quantity
 from draftmark.plan import Layout, ModelKind, Plan, Reason, Unplannable
 from draftmark.planner.autoscaling import AUTOSCALED, fit_now_or_later
+from draftmark.planner.cpu import CpuSum, sum_on_cpu
 from draftmark.planner.fit import MEMORY_UNKNOWN, Fitted, Sizes, fit
 from draftmark.planner.hardware import Found, can_get, find_hardware, has_gpus, only_by_claim
 from draftmark.planner.lacking import refuse_lacking
@@ -168,13 +169,11 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
     concurrency = _choose_concurrency(spec, engine, kind_of_node, keep, chosen_for)
     fitted: Fitted | None = None
     unknown = _NOTHING_KNOWN
+    sizes = Sizes(
+        requests=concurrency,
+        step_tokens=lambda context: _choose_batched_tokens(spec, engine, kind_of_node, keep, context, concurrency, []),
+    )
     if found is not None and given.model is not None:
-        sizes = Sizes(
-            requests=concurrency,
-            step_tokens=lambda context: _choose_batched_tokens(
-                spec, engine, kind_of_node, keep, context, concurrency, []
-            ),
-        )
         model = given.model
         fit_or_not = fit_now_or_later(
             found,
@@ -204,9 +203,17 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
         context = fitted.context
         reasons += fitted.reasons
     else:
-        context = _choose_context(spec, keep, reasons)
+        context = _choose_context(spec, keep, None if is_gpu else given.model, reasons)
         if is_gpu:
             reasons.append(unknown)
+    on_cpu: CpuSum | None = None
+    if not is_gpu and given.model is not None:
+        sum_or_not = sum_on_cpu(spec, engine, given.model, sizes, context, max_model_bytes(spec))
+        if isinstance(sum_or_not, Unplannable):
+            return sum_or_not
+        on_cpu = sum_or_not
+        reasons += on_cpu.reasons
+    summed = fitted or on_cpu
     reasons += chosen_for
     batched_tokens = _choose_batched_tokens(spec, engine, layout, keep, context, concurrency, reasons)
     plan = Plan(
@@ -221,8 +228,8 @@ def _plan_with(given: _Given, engine: Engine) -> Plan | Unplannable:
         kind=kind,
         adapters=adapters,
         reasons=(*reasons, *_image_volume_reason(given.source, given.cluster), *_unrouted_reason(kind, adapters)),
-        parameters=fitted.parameters if fitted is not None else None,
-        memory=fitted.memory if fitted is not None else None,
+        parameters=summed.parameters if summed is not None else None,
+        memory=summed.memory if summed is not None else None,
         rejected=fitted.rejected if fitted is not None else (),
         args_unchecked=None if table is not None else _unchecked(spec, engine, version, version_is_known),
     )
@@ -353,20 +360,23 @@ def _reasons_of(keep: Plan, code: str) -> list[Reason]:
     return [reason for reason in keep.reasons if reason.code == code]
 
 
-def _choose_context(spec: InferenceServiceSpec, keep: Plan | None, reasons: list[Reason]) -> int:
+def _choose_context(
+    spec: InferenceServiceSpec, keep: Plan | None, on_cpu: ModelFacts | None, reasons: list[Reason]
+) -> int:
     if spec.model.max_context_length is not None:
         return spec.model.max_context_length
     if keep is not None and (chosen := _reasons_of(keep, "MaxContextLength")):
         reasons += chosen
         return keep.max_context_length
-    reasons.append(
-        Reason(
-            code="MaxContextLength",
-            message=f"{DEFAULT_CONTEXT_LENGTH} tokens, because model.maxContextLength is not set and nothing is known of the "
-            "model",
-        )
-    )
-    return DEFAULT_CONTEXT_LENGTH
+    if on_cpu is not None:
+        # Memory of the node is everybody's: a context that nobody asked for must not fill it.
+        chosen_length = min(DEFAULT_CONTEXT_LENGTH, on_cpu.max_position_embeddings)
+        why = f"because model.maxContextLength is not set; the model has {on_cpu.max_position_embeddings}"
+    else:
+        chosen_length = DEFAULT_CONTEXT_LENGTH
+        why = "because model.maxContextLength is not set and nothing is known of the model"
+    reasons.append(Reason(code="MaxContextLength", message=f"{chosen_length} tokens, {why}"))
+    return chosen_length
 
 
 def _choose_concurrency(
