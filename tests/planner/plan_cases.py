@@ -135,6 +135,7 @@ DEEPSEEK, QWEN_7B, MIXTRAL = (
     "hf://Qwen/Qwen2.5-7B-Instruct",
     "hf://mistralai/Mixtral-8x7B-v0.1",
 )
+QWEN_32B, QWEN_06B = "hf://Qwen/Qwen3-32B", "hf://Qwen/Qwen3-0.6B"
 
 
 def obtainable(*kinds: tuple[str, int, int | None], **more: Any) -> Json:
@@ -166,6 +167,13 @@ GGUF_URI: Final = "hf://org/llama-3.1-8b-gguf:Q4_K_M"
 H100_PRODUCT: Final = {"accelerator": {"product": GPUS["H100"][1]}}
 VLLM: Final = {"name": "vllm"}
 EXPERTS: Final = {"parallelism": {"expert": True}}
+
+
+def guessed_by(method: str, uri: str | None = None) -> Json:
+    """vLLM, with something that guesses three tokens."""
+    source = {"uri": uri} if uri is not None else {}
+    return {"name": "vllm", "options": {"speculative": {"method": method, "tokens": 3, **source}}}
+
 
 CASES: Final = (
     PlanCase("8b-on-h100", LLAMA_8B, many("H100", 1)),
@@ -211,6 +219,11 @@ CASES: Final = (
     PlanCase("lacking-api-servers", LLAMA_8B, many("H100", 1), {"name": "sglang", "options": {"apiServerCount": 4}}),
     PlanCase("lacking-speculation", "hf://org/repo:Q4_K_M", [CPU_ONLY], {"name": "llama-cpp", "options": {"speculative": {"method": "ngram", "tokens": 3}}}),
     PlanCase("lacking-adapters", "hf://org/repo:Q4_K_M", [CPU_ONLY], {"name": "llama-cpp"}, {"adapters": [{"name": "sql", "uri": "hf://org/sql"}]}),
+    PlanCase("32b-with-a-draft-model-on-h100", QWEN_32B, many("H100", 1), guessed_by("draftModel", QWEN_06B)),
+    PlanCase("32b-with-an-unknown-draft-on-h100", QWEN_32B, many("H100", 1), guessed_by("eagle3", "hf://org/eagle3")),
+    PlanCase("deepseek-v3-with-mtp-on-h200", DEEPSEEK, many("H200", 1), guessed_by("mtp")),
+    PlanCase("32b-with-an-indivisible-draft", QWEN_32B, many("L4", 2, count=8), guessed_by("draftModel", QWEN_7B),
+             parts={"parallelism": {"tensor": 8}}),
     PlanCase("safetensors-without-gpu", LLAMA_8B, [CPU_ONLY]),
     PlanCase("gguf-without-gpu", "hf://org/repo:Q4_K_M", [CPU_ONLY]),
     PlanCase("8b-obtainable-without-gpus", LLAMA_8B, [CPU_ONLY], defaults=L4_THEN_H100),

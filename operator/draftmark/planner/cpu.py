@@ -17,8 +17,9 @@ from draftmark.facts.model_memory import UnknownWeights, WeightBytes, kv_bytes_p
 from draftmark.facts.model_parameters import parameters
 from draftmark.facts.models import ModelFacts
 from draftmark.plan import Memory, Reason, Unplannable
+from draftmark.planner.draft import draft_of
 from draftmark.planner.fit import Sizes
-from draftmark.planner.memory import adapter_bytes, demand_of, gib, kv_bytes_of, largest_context
+from draftmark.planner.memory import Share, adapter_bytes, demand_of, gib, kv_bytes_of, largest_context
 
 __all__ = ["CpuSum", "sum_on_cpu"]
 
@@ -50,7 +51,10 @@ def sum_on_cpu(
     kv_dtype = engine.kv_dtype(facts, option)
     if isinstance(weights, UnknownWeights) or kv_dtype is None:
         return CpuSum(parameters=count, memory=None, reasons=())
-    this = _Sum(spec=spec, engine=engine, facts=facts, sizes=sizes, weights=weights, kv_dtype=kv_dtype)
+    draft = draft_of(spec, engine, weights)
+    this = _Sum(
+        spec=spec, engine=engine, facts=facts, sizes=sizes, weights=weights, kv_dtype=kv_dtype, draft=draft.share
+    )
     parts = this.of(context, sizes.requests, limit)
     if parts is None:
         return CpuSum(parameters=count, memory=None, reasons=())
@@ -59,7 +63,10 @@ def sum_on_cpu(
     return CpuSum(
         parameters=count,
         memory=parts.memory if limit is not None else None,
-        reasons=(Reason(code="CpuMemory", message=_told(parts, limit)),),
+        reasons=(
+            Reason(code="CpuMemory", message=_told(parts, limit)),
+            *((draft.reason,) if draft.reason is not None else ()),
+        ),
     )
 
 
@@ -79,6 +86,7 @@ class _Sum:
     sizes: Sizes
     weights: WeightBytes
     kv_dtype: str
+    draft: Share | None
 
     def of(self, context: int, requests: int, limit: int | None) -> _Parts | None:
         """None: what the engine does with memory on CPU is not known."""
@@ -92,9 +100,13 @@ class _Sum:
         if requests != self.sizes.requests:  # as if it were written
             workload = (workload or WorkloadSpec()).model_copy(update={"concurrency": requests})
         demand = demand_of(workload, self.engine.whole_contexts(requests), context)
-        needed = kv_bytes_of(self.facts, self.kv_dtype, context, demand)
-        adapters = adapter_bytes(self.facts, [a.rank for a in self.spec.model.adapters or ()], 1)
-        fixed = self.weights.total + adapters + use.further_bytes + use.overhead_bytes
+        main = Share(facts=self.facts, weights=self.weights, kv_dtype=self.kv_dtype)
+        drafts = (self.draft,) if self.draft is not None else ()
+        needed = sum(kv_bytes_of(s.facts, s.kv_dtype, context, demand) for s in (main, *drafts))
+        per_token = sum(kv_bytes_per_token(s.facts, s.kv_dtype) for s in (main, *drafts))
+        further = adapter_bytes(self.facts, [a.rank for a in self.spec.model.adapters or ()], 1) + use.further_bytes
+        further += sum(d.weights.total for d in drafts)
+        fixed = self.weights.total + further + use.overhead_bytes
         left = max(0, limit - fixed) if limit is not None else None
         cache = self.engine.cpu_cache(self.spec, needed=needed, left=left, limit=limit)
         most = fixed + (cache.taken_bytes if limit is not None else cache.least_bytes)
@@ -102,11 +114,11 @@ class _Sum:
             gpu_bytes=limit if limit is not None else most,
             usable_bytes=min(limit, most) if limit is not None else most,
             weight_bytes=self.weights.total,
-            further_bytes=adapters + use.further_bytes,
+            further_bytes=further,
             overhead_bytes=use.overhead_bytes,
             kv_needed_bytes=cache.least_bytes,
-            kv_bytes_per_token=kv_bytes_per_token(self.facts, self.kv_dtype),
-            is_measured=self.weights.is_measured,
+            kv_bytes_per_token=per_token,
+            is_measured=all(s.weights.is_measured for s in (main, *drafts)),
         )
         return _Parts(memory=memory, cache=cache)
 

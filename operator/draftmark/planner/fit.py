@@ -13,6 +13,7 @@ from draftmark.facts.model_memory import UnknownWeights, WeightBytes, weight_byt
 from draftmark.facts.model_parameters import parameters
 from draftmark.facts.models import ModelFacts
 from draftmark.plan import Layout, Memory, Plan, Reason, Rejected, Unplannable
+from draftmark.planner.draft import Draft, draft_of
 from draftmark.planner.hardware import Found
 from draftmark.planner.layout import Candidate, Hardware, Layouts, Split, Wish, choose_layout
 from draftmark.planner.memory import (
@@ -92,6 +93,7 @@ def fit(
         reasons=(
             *_layout_reasons(spec, found, chosen, memory),
             *_expert_reason(spec, engine, facts, chosen.split),
+            *((sums.draft.reason,) if sums.draft.reason is not None else ()),
             *context_reasons,
         ),
         rejected=rejected,
@@ -109,6 +111,7 @@ class _Sums:
     sizes: Sizes
     weights: WeightBytes
     kv_dtype: str
+    draft: Draft
 
     def of(self, hardware: Hardware, split: Split, context: int) -> Memory | None:
         if hardware.gpu_bytes is None:
@@ -119,8 +122,9 @@ class _Sums:
             tensor=split.tensor,
             pipeline=split.pipeline,
         )
+        main = Share(facts=self.facts, weights=self.weights, kv_dtype=self.kv_dtype)
         return memory_of(
-            (Share(facts=self.facts, weights=self.weights, kv_dtype=self.kv_dtype),),
+            (main, self.draft.share) if self.draft.share is not None else (main,),
             self.engine.memory_use(hardware.gpu_bytes, self.facts, step, self.spec.engine.args or ()),
             gpu_bytes=hardware.gpu_bytes,
             tensor=split.tensor,
@@ -162,7 +166,8 @@ def _sums(spec: InferenceServiceSpec, engine: Engine, facts: ModelFacts, sizes: 
             message=f"The memory of the KV cache cannot be counted: the size of engine.options.kvCacheDType '{option}' is not "
             "known. Leave it out, or give accelerator and parallelism.",
         )
-    return _Sums(spec=spec, engine=engine, facts=facts, sizes=sizes, weights=weights, kv_dtype=kv_dtype)
+    draft = draft_of(spec, engine, weights)
+    return _Sums(spec=spec, engine=engine, facts=facts, sizes=sizes, weights=weights, kv_dtype=kv_dtype, draft=draft)
 
 
 def _look(
@@ -177,9 +182,7 @@ def _look(
         return choose_layout(
             kinds,
             wish,
-            forbids=lambda split: engine.refuse_split(
-                facts, tensor=split.tensor, pipeline=split.pipeline, expert=split.expert
-            ),
+            forbids=lambda split: _forbidden(engine, facts, sums.draft.facts, split),
             sum_of=lambda one, split: sums.of(one, split, sums.least_context),
         )
 
@@ -189,6 +192,15 @@ def _look(
         if kept.chosen is not None:
             return kept
     return look(hardware, _wish(spec))
+
+
+def _forbidden(engine: Engine, facts: ModelFacts, draft: ModelFacts | None, split: Split) -> str | None:
+    """Why a split cannot be, by the model or by its draft model."""
+    why = engine.refuse_split(facts, tensor=split.tensor, pipeline=split.pipeline, expert=split.expert)
+    if why is not None or draft is None:
+        return why
+    why = engine.refuse_split(draft, tensor=split.tensor, pipeline=1)
+    return f"the draft model: {why}" if why is not None else None
 
 
 def _wish(spec: InferenceServiceSpec) -> Wish:

@@ -70,25 +70,26 @@ def memory_of(
     """The sum for one layout.
 
     Args:
-        shares: The main model first; others are on the same GPUs and see the same tokens.
-        tensor, pipeline, expert: Degrees, at least 1; `expert` as in `weight_bytes_per_gpu`.
+        shares: The main model first; others see the same tokens.
+        tensor, pipeline, expert: Degrees of the main model, at least 1; `expert` as in `weight_bytes_per_gpu`. A draft
+            model has its tensor degree (vllm-project/vllm#31345: another one takes no effect), and is whole on one
+            stage, which is taken for the fullest one.
         context: Tokens of one request of the whole length.
         adapter_bytes: Of all adapters, per GPU.
     """
-    main, *further = shares
-    weights = [
-        weight_bytes_per_gpu(s.facts, s.weights, tensor=tensor, pipeline=pipeline, expert=expert) for s in shares
-    ]
+    main, *drafts = shares
+    split = {"tensor": tensor, "pipeline": pipeline}
+    whole = {"tensor": tensor, "pipeline": 1}
     return Memory(
         gpu_bytes=gpu_bytes,
         usable_bytes=use.usable_bytes,
-        weight_bytes=weights[0],
-        further_bytes=sum(weights[1:]) + adapter_bytes,
+        weight_bytes=weight_bytes_per_gpu(main.facts, main.weights, **split, expert=expert),
+        further_bytes=sum(weight_bytes_per_gpu(d.facts, d.weights, **whole) for d in drafts) + adapter_bytes,
         overhead_bytes=use.overhead_bytes,
-        kv_needed_bytes=sum(_cache(s, context, demand, tensor, pipeline) for s in shares),
-        kv_bytes_per_token=sum(
-            kv_bytes_per_token(s.facts, s.kv_dtype, tensor=tensor, pipeline=pipeline) for s in (main, *further)
-        ),
+        kv_needed_bytes=_cache(main, context, demand, **split)
+        + sum(_cache(d, context, demand, **whole) for d in drafts),
+        kv_bytes_per_token=kv_bytes_per_token(main.facts, main.kv_dtype, **split)
+        + sum(kv_bytes_per_token(d.facts, d.kv_dtype, **whole) for d in drafts),
         is_measured=all(s.weights.is_measured for s in shares),
     )
 
