@@ -98,6 +98,13 @@ def withdrawn(wanted: Object) -> Observation:
     return simulate(empty_world(spec()), Rest(), Edit(wanted), Rest()).observe()
 
 
+def withdrawn_a_moment_ago() -> Observation:
+    """The pod that crashed is not gone yet."""
+    seen = withdrawn(CRASHING)
+    [failed] = [r for r in seen.status["revisions"] if "failedAt" in r]
+    return replace(seen, pods=(*seen.pods, crashed_pod(failed["hash"])))
+
+
 def with_pods_that_wait(*, since: datetime) -> Observation:
     """Nodes come by themselves, and none has come yet."""
     pending = unschedulable_pod(revision(), "0/3 nodes are available: 3 Insufficient cpu", since=since)
@@ -196,6 +203,8 @@ SITUATIONS = [
               told=("1 of 2 replicas",)),
     Situation(name="crashed and withdrawn", seen=withdrawn(CRASHING), available="True PodsReady", progressing="False CandidateCrashed",
               ready="False CandidateCrashed", kstatus="Stalled", told=("withdrawn", "Revision ea525689 goes on", "kubectl draftmark retry tiny")),
+    Situation(name="withdrawn a moment ago", seen=withdrawn_a_moment_ago(), available="True PodsReady",
+              progressing="False CandidateCrashed", ready="False CandidateCrashed", kstatus="Stalled"),
     Situation(name="never ready and withdrawn", seen=withdrawn(BROKEN), available="True PodsReady", progressing="False ProgressDeadlineExceeded",
               ready="False ProgressDeadlineExceeded", kstatus="Stalled", told=("within 60 s", "rollout.progressDeadline", "Revision ea525689 goes on")),
     Situation(name="no room and withdrawn", seen=without_room(), available="True PodsReady", progressing="False NoCapacity",
@@ -389,6 +398,12 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     other_status = at("True", "C", other_reason, 2)
     times = [item["lastTransitionTime"] for [item] in (first, other_reason, other_status)]
     assert times == ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00Z", "2026-01-01T12:02:00Z"]
+
+
+def test_a_withdrawn_revision_is_stalled_for_the_reason_of_its_withdrawal() -> None:
+    seen = withdrawn_a_moment_ago()
+    found = conditions(make_status(seen, decide(seen, T0), T0, obstacles=(), contended=()))
+    assert found[c.STALLED]["reason"] == found[c.READY]["reason"] == "CandidateCrashed"
 
 
 def test_status_speaks_of_the_generation_that_was_seen() -> None:

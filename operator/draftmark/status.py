@@ -451,11 +451,14 @@ def _stalled(
         return decision.refused.code, decision.refused.message
     if decision.held is not None:
         return "Held", decision.held
-    known: list[Obstacle | PodProblem] = [*obstacles, *contended, *([problem] if problem is not None else [])]
+    is_withdrawn = _is_withdrawn(decision)
+    # A pod of a withdrawn revision may still be there for a moment; why it was withdrawn is told with the revision.
+    of_pods = [problem] if problem is not None and not is_withdrawn else []
+    known: list[Obstacle | PodProblem] = [*obstacles, *contended, *of_pods]
     for found in known:
         if found.needs_human:
             return found.code, found.message
-    if _is_withdrawn(decision) or _is_cut_off(seen, decision, ready):
+    if is_withdrawn or _is_cut_off(seen, decision, ready):
         return ready.reason, ready.message
     return None
 

@@ -29,6 +29,7 @@ def plan(**fields: Any) -> Plan:
     return Plan(**{**whole, **fields})
 
 
+SMALLER = Layout(gpus=4, resource_name="nvidia.com/gpu", product="NVIDIA-L4")
 SGLANG = {"engine": "sglang", "reasons": (Reason(code="Engine", message="sglang: it keeps prefixes"),)}
 
 
@@ -59,7 +60,9 @@ def test_what_is_gained_and_lost_is_told_with_both_numbers(today: dict[str, Any]
     [
         ({}, False),
         ({"gpus": 8}, True),
-        ({"max_context_length": 2048}, True),
+        # On the same GPUs it is not the cluster that has less.
+        ({"max_context_length": 2048}, False),
+        ({"layout": SMALLER, "max_context_length": 2048}, True),
         ({"gpus": 8, "max_context_length": 8192}, False),
         # A newer engine is worth a look, whatever it costs.
         ({"gpus": 8, "version": "2"}, False),

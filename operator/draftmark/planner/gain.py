@@ -5,7 +5,7 @@ Where the memory of one of them was not summed up, only GPUs and context are com
 
 from dataclasses import dataclass
 
-from draftmark.plan import Plan
+from draftmark.plan import Layout, Plan
 
 __all__ = ["Gain", "compare_plans"]
 
@@ -16,13 +16,16 @@ class Gain:
 
     gained: tuple[str, ...]
     lost: tuple[str, ...]
+    #: Whether other GPUs would be taken, or another number of them.
+    is_other_layout: bool
     #: Whether another engine, version or image would run: worth a look whatever the numbers say.
     is_other_engine: bool
 
     @property
     def is_only_loss(self) -> bool:
-        """Whether nobody would want it: today's cluster offers less than what runs has."""
-        return bool(self.lost) and not self.gained and not self.is_other_engine
+        """Whether nobody would want it: today's cluster offers less than what runs has. On the same GPUs it is this version of
+        the operator that would do otherwise, and whoever reads of it may have a reason to follow."""
+        return self.is_other_layout and bool(self.lost) and not self.gained and not self.is_other_engine
 
     def __str__(self) -> str:
         told = [
@@ -50,7 +53,16 @@ def compare_plans(running: Plan, today: Plan) -> Gain:
     if room is not None and had is not None and room != had and (room < had or now <= was):
         (gained if room > had else lost).append(f"cache for {room:,} tokens instead of {had:,}")
     other = (running.engine, running.version, running.image) != (today.engine, today.version, today.image)
-    return Gain(gained=tuple(gained), lost=tuple(lost), is_other_engine=other)
+    return Gain(
+        gained=tuple(gained),
+        lost=tuple(lost),
+        is_other_layout=_gpus_of(running.layout) != _gpus_of(today.layout),
+        is_other_engine=other,
+    )
+
+
+def _gpus_of(layout: Layout) -> tuple[object, ...]:
+    return layout.gpus, layout.resource_name, layout.product
 
 
 def _cache_tokens(plan: Plan) -> int | None:
