@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
 from typing import Any, Final
 
 import httpx
@@ -55,12 +56,16 @@ class Installed:
         metadata = pod["metadata"]
         command += [metadata["name"], f"--namespace={metadata['namespace']}"]
         with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
+            late = Timer(40, process.kill)
             try:
                 assert process.stdout is not None
                 lines.append(process.stdout.readline())  # it is followed from here on
                 yield lines
-                lines += process.communicate(timeout=40)[0].splitlines()
+                late.start()
+                # Not communicate(): it knows nothing of what readline() has read ahead.
+                lines += process.stdout.read().splitlines()
             finally:
+                late.cancel()
                 process.kill()
 
     def wait_until_both_replicas_are_ready(self) -> None:

@@ -29,7 +29,7 @@ def flow(home: Namespace, installed: Installed) -> Namespace:
             standin_service(
                 installed,
                 policy.lower(),
-                behaviour={"FIRST_TOKEN_MS": 200},
+                behaviour={"FIRST_TOKEN_MS": 200, "TOKEN_MS": 100},
                 replicas=2,
                 workload={"concurrency": 16},
                 traffic={"policy": policy},
@@ -92,19 +92,20 @@ def test_each_policy_chooses_as_it_says(flow: Namespace, installed: Installed, c
     for name in ("roundrobin", "leastload", "sessionaffinity"):
         flow.wait_until_settled(name)
 
-    def send_to(name: str, ids: str, workers: int, **headers: str) -> list[int]:
+    def send_to(name: str, ids: str, workers: int, *, tokens: int = 1, session: str = "") -> list[int]:
         url = flow.service(name)["status"]["url"]
+        headers = {"x-smg-routing-key": session} if session else {}
         told = send(
             installed.tools,
-            Load(url=url, model=name, ids=ids, count=12, workers=workers, tokens=1, headers=headers),
+            Load(url=url, model=name, ids=ids, count=12, workers=workers, tokens=tokens, headers=headers),
         )
         assert told.count() == {"whole": 12}, told.others()[:5]
         return answered_by(flow, installed, name, ids)
 
     assert send_to("roundrobin", "turns", 1) == [6, 6]
-    # All at once: each goes to the pod that has fewer of them.
-    assert send_to("leastload", "least", 12) == [6, 6]
-    sessions = [send_to("sessionaffinity", f"session{n}", 1, **{"x-smg-routing-key": f"user-{n}"}) for n in range(8)]
+    # All at once, and for so long that all of them are under way together: each goes to the pod that has fewer of them.
+    assert send_to("leastload", "least", 12, tokens=20) == [6, 6]
+    sessions = [send_to("sessionaffinity", f"session{n}", 1, session=f"user-{n}") for n in range(8)]
     assert sessions == [[0, 12]] * 8
 
 
