@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from draftmark.facts.nodes import read_node
@@ -223,6 +223,7 @@ fields = ("attributes", "capacity", "basic", "taints", "name", "nodeName", "cons
     devices=anything | st.lists(st.dictionaries(st.sampled_from(fields), anything, max_size=3), max_size=3),
     node=anything,
 )
+@example(spec=None, pool=None, devices=[{"name": "a"}, {"name": "b", "nodeName": 1}], node="0")
 def test_no_slice_is_an_error(spec: Any, pool: Any, devices: Any, node: Any) -> None:
     objects = [{"spec": spec}, {}, {"spec": {"driver": NVIDIA, "pool": pool, "devices": devices, "nodeName": node}}]
     assert read_resource_slices(map(trim_resource_slice, objects)) == read_resource_slices(objects)

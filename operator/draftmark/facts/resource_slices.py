@@ -97,7 +97,7 @@ def _trim_device(device: Mapping[str, Any], driver: str) -> dict[str, Any]:
     attributes = {k: v for k, v in _map(body.get("attributes")).items() if _own(k, driver) in _ATTRIBUTES}
     capacity = {k: v for k, v in _map(body.get("capacity")).items() if _own(k, driver) == "memory"}
     kept: dict[str, Any] = {"name": device.get("name", ""), "attributes": attributes, "capacity": capacity}
-    if isinstance(node := device.get("nodeName") or body.get("nodeName"), str):
+    if node := _node_of(device, body):
         kept["nodeName"] = node
     if taints := [{"effect": taint.get("effect")} for taint in _maps(body.get("taints"))]:
         kept["taints"] = taints
@@ -161,12 +161,12 @@ def _read(item: Mapping[str, Any], spec: Mapping[str, Any]) -> _Device | None:
     """A device; None: it is on no node that we could name, pods may not have it, or it is for virtual machines."""
     body = _map(item.get("basic")) or item
     driver = str(spec["driver"])
-    node = item.get("nodeName") or body.get("nodeName") or spec.get("nodeName")
+    node = _node_of(item, body, spec)
     attributes = {_own(key, driver): value for key, value in _map(body.get("attributes")).items()}
     capacity = {_own(key, driver): value for key, value in _map(body.get("capacity")).items()}
     kind = _value(attributes.get("type"))
     tainted = any(taint.get("effect") in _FORBIDDING for taint in _maps(body.get("taints")))
-    if not isinstance(node, str) or not node or kind.startswith(_VFIO) or tainted:
+    if not node or kind.startswith(_VFIO) or tainted:
         return None
     memory = capacity.get("memory")
     text = memory.get("value") if isinstance(memory, Mapping) else memory
@@ -185,6 +185,12 @@ def _read(item: Mapping[str, Any], spec: Mapping[str, Any]) -> _Device | None:
             is_slice=kind in _PARTS,
         ),
     )
+
+
+def _node_of(*parts: Mapping[str, Any]) -> str:
+    """The node that the first of these names: a device, or else its slice; empty: none does."""
+    names = (part.get("nodeName") for part in parts)
+    return next((name for name in names if isinstance(name, str) and name), "")
 
 
 @lru_cache(maxsize=1024)  # thousands of devices are a handful of products
