@@ -19,9 +19,11 @@ def plan(engine: dict[str, Any], gpu: str = "H200", model: str = QWEN_32B, **par
 
 def with_and_without(tensor: int) -> tuple[Plan, Plan]:
     split = {"tensor": tensor}
-    found = plan(guessed_by("draftModel", QWEN_06B), parallelism=split), plan({"name": "vllm"}, parallelism=split)
-    assert all(isinstance(p, Plan) for p in found)
-    return found  # type: ignore[return-value]
+    guessed = plan(guessed_by("draftModel", QWEN_06B), parallelism=split)
+    alone = plan({"name": "vllm"}, parallelism=split)
+    assert isinstance(guessed, Plan)
+    assert isinstance(alone, Plan)
+    return guessed, alone
 
 
 @pytest.mark.parametrize("tensor", [1, 2, 8])
