@@ -3,7 +3,6 @@ the run, and which processes give way to which.
 """
 
 import os
-from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -63,10 +62,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Of several processes those with a cluster come first, and what they start inherits that: a control plane that gives
-    way answers too late. Others compute while their tests wait."""
-    if not hasattr(item.config, "workerinput"):
-        return
-    has_cluster = item.nodeid.startswith(_OF_ONE_CLUSTER)
-    with suppress(PermissionError):  # only root may come first again
-        os.setpriority(os.PRIO_PROCESS, 0, 0 if has_cluster else _GIVE_WAY)
+    """Of several processes the one with the node comes first: others compute while its tests wait."""
+    is_node = item.nodeid.startswith(_OF_ONE_CLUSTER[0])
+    if hasattr(item.config, "workerinput") and not is_node and os.nice(0) == 0:
+        os.nice(_GIVE_WAY)
