@@ -49,9 +49,12 @@ def tools(cluster: Cluster) -> Iterator[Tools]:
         helm_in(found, "uninstall", "draftmark", "--namespace", NAMESPACE, "--ignore-not-found")
         for resource in ("crd", "clusterrole"):
             ours = [name for name in named(found, resource) if "draftmark" in name]
+            for name in ours if resource == "crd" else ():
+                # The API server cannot end a kind that nobody has listed yet ("storage is (re)initializing"), and tries it
+                # again after ever longer pauses.
+                found.kubectl("get", name, "--all-namespaces")
             if ours:
-                # The API server looks every 5 s, for a minute, whether a kind's objects are gone, and then once more.
-                found.kubectl("delete", resource, *ours, "--timeout=120s")
+                found.kubectl("delete", resource, *ours, "--timeout=30s")
         # Nothing is left that would hold a namespace back, but the controller is told late of definitions that went.
         found.kubectl("delete", "namespace", NAMESPACE, MODELS, "--timeout=60s")
 
