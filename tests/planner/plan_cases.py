@@ -199,6 +199,7 @@ CASES: Final = (
     PlanCase("70b-long-context-refused", LLAMA_70B, many("A100", 1), of_model={"maxContextLength": 4_000_000}),
     PlanCase("405b-on-one-h100-node", LLAMA_405B, many("H100", 1)),
     PlanCase("405b-on-two-h100-nodes", LLAMA_405B, many("H100", 2)),
+    PlanCase("405b-product-without-node", LLAMA_405B, many("L4", 1), VLLM, parts=H100_PRODUCT),
     PlanCase("mixtral-on-h100", MIXTRAL, many("H100", 1)),
     PlanCase("deepseek-v3-on-h200", DEEPSEEK, many("H200", 1)),
     PlanCase("deepseek-v3-whole-experts-on-h200", DEEPSEEK, many("H200", 1), parts=EXPERTS),

@@ -250,9 +250,8 @@ def _layout_reasons(spec: InferenceServiceSpec, found: Found, chosen: Candidate,
     reasons = [Reason(code="Layout", message=message)]
     if found.is_awaited:
         because = f" ({found.left_out})" if found.left_out else ""
-        reasons.append(
-            Reason(code="NoNodeYet", message=f"no node offers {chosen.hardware} now{because}; pods wait until one does")
-        )
+        wait = "; pods wait until one does" if chosen.split.nodes == 1 else ""  # of several nodes there are none yet
+        reasons.append(Reason(code="NoNodeYet", message=f"no node offers {chosen.hardware} now{because}{wait}"))
     return reasons
 
 
