@@ -15,7 +15,16 @@ from tests.e2e.load import Load, sending
 
 @pytest.fixture(scope="module")
 def told(home: Namespace, installed: Installed) -> Namespace:
-    home.apply(standin_service(installed, "told", behaviour={"TOKEN_MS": 200}, workload={"concurrency": 2}))
+    # A pod of another image waits as long as a request may take before it stops.
+    home.apply(
+        standin_service(
+            installed,
+            "told",
+            behaviour={"TOKEN_MS": 200},
+            workload={"concurrency": 2},
+            traffic={"requestTimeout": "10s"},
+        )
+    )
     home.wait_until_settled("told")
     return home
 

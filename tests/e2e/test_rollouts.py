@@ -56,8 +56,8 @@ def test_no_stream_is_cut_by_a_rolling_update_a_router_restart_and_a_scale_down(
 ) -> None:
     url = flow.wait_until_settled("slow")["status"]["url"]
     before = current_revision(flow, "slow")
-    # 200 streams of 60 s each, all open when the changes begin.
-    load = Load(url=url, model="slow", ids="slow", count=200, workers=200, tokens=150, pause_s=0.05)
+    # 200 streams of 50 s each, all open when the changes begin.
+    load = Load(url=url, model="slow", ids="slow", count=200, workers=200, tokens=125, pause_s=0.05)
     with sending(installed.tools, load) as told:
         time.sleep(12)
         began = time.monotonic()
@@ -129,7 +129,7 @@ def test_a_candidate_that_crashes_rolls_back_and_is_tried_again_when_asked(
 ) -> None:
     url = flow.wait_until_settled("crash")["status"]["url"]
     before = current_revision(flow, "crash")
-    load = Load(url=url, model="crash", ids="crash", count=900, workers=2, tokens=2, pause_s=0.1)
+    load = Load(url=url, model="crash", ids="crash", count=0, workers=2, tokens=2, pause_s=0.1)
     with sending(installed.tools, load) as told:
         good = flow.service("crash")["spec"]["engine"]["env"]
         flow.edit("crash", engine={"env": [*good, {"name": "STANDIN_CRASH", "value": "1"}]})
@@ -138,7 +138,7 @@ def test_a_candidate_that_crashes_rolls_back_and_is_tried_again_when_asked(
             lambda: flow.conditions("crash").get("Ready", {}).get("reason") == "CandidateCrashed",
             within_s=100,
         )
-    assert told[0].count() == {"whole": 900}, told[0].others()[:5]
+    assert told[0].count().keys() == {"whole"}, told[0].others()[:5]
     assert set(told[0].count("revision")) == {before}
     failed = current_revision(flow, "crash")
     assert revisions(flow, "crash")[before]["weight"] == 100
@@ -159,7 +159,7 @@ def test_a_candidate_that_crashes_rolls_back_and_is_tried_again_when_asked(
 def test_requests_wait_while_a_service_is_recreated(flow: Namespace, installed: Installed, client: Client) -> None:
     url = flow.wait_until_settled("again")["status"]["url"]
     before = current_revision(flow, "again")
-    load = Load(url=url, model="again", ids="again", count=350, workers=2, tokens=1, pause_s=0.1)
+    load = Load(url=url, model="again", ids="again", count=0, workers=2, tokens=1, pause_s=0.1)
     with sending(installed.tools, load) as told:
         flow.edit("again", model={"maxContextLength": 128})
         most = 0
@@ -171,14 +171,15 @@ def test_requests_wait_while_a_service_is_recreated(flow: Namespace, installed: 
 
         eventually("the new revision serves", is_done, within_s=45)
         assert most == 1
-    assert told[0].count() == {"whole": 350}, told[0].others()[:5]
+    assert told[0].count().keys() == {"whole"}, told[0].others()[:5]
+    assert told[0].count("revision").keys() == {before, current_revision(flow, "again")}
 
 
 def test_a_full_node_is_changed_in_place(flow: Namespace, installed: Installed, client: Client) -> None:
     """No pod of the new revision finds room beside the old one, which makes room for it while requests wait."""
     url = flow.wait_until_settled("tight")["status"]["url"]
     before = current_revision(flow, "tight")
-    load = Load(url=url, model="tight", ids="tight", count=300, workers=2, tokens=1, pause_s=0.1, gap_s=0.2)
+    load = Load(url=url, model="tight", ids="tight", count=0, workers=2, tokens=1, pause_s=0.1, gap_s=0.2)
     with sending(installed.tools, load) as told:
         flow.edit("tight", model={"maxContextLength": 128})
 
@@ -186,7 +187,7 @@ def test_a_full_node_is_changed_in_place(flow: Namespace, installed: Installed, 
             return [r["hash"] != before and r["weight"] == 100 for r in revisions(flow, "tight").values()] == [True]
 
         eventually("the new revision serves", is_done, within_s=60)
-    assert told[0].count() == {"whole": 300}, told[0].others()[:5]
+    assert told[0].count().keys() == {"whole"}, told[0].others()[:5]
     assert told[0].count("revision").keys() == {before, current_revision(flow, "tight")}
 
 
