@@ -440,9 +440,10 @@ class Cluster:
                 self._remove_strays()
                 _unmount_below(self.state, self._sockets)
                 network.remove(self._id)
-            for folder in (self.state, self._sockets):
-                if folder.exists():
-                    shutil.rmtree(folder)
+            if self._sockets.exists():
+                shutil.rmtree(self._sockets)
+            if self.state.exists():
+                _discard(self.state)
 
     def _remove_strays(self) -> None:
         """Remove the files that containerd, its shims and the kubelet put at fixed places."""
@@ -584,6 +585,21 @@ def _unmount_below(*folders: Path) -> None:
         subprocess.run(["umount", "--lazy", target], capture_output=True)
     if left := _mounts_below(folders):
         raise RuntimeError(f"still mounted: {', '.join(left)}")
+
+
+#: Nobody waits for them: they end by themselves, also when this process has ended.
+_REMOVALS: list[subprocess.Popen[bytes]] = []
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder whose place is free at once: it holds the files of all images, and their removal takes a while
+    (16 s on a busy machine). What an interrupted removal left goes along."""
+    discarded = cache.folder() / "discarded"
+    discarded.mkdir(exist_ok=True)
+    folder.rename(discarded / f"{folder.name}-{secrets.token_hex(4)}")
+    left = [str(path) for path in discarded.iterdir()]
+    command = ["nice", "rm", "-rf", "--", *left]
+    _REMOVALS.append(subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL))
 
 
 def _mounts_below(folders: Sequence[Path]) -> list[str]:
