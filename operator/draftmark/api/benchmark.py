@@ -5,11 +5,12 @@ the same one after the first was deleted.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from draftmark.api.base import ApiModel, DnsLabel, DnsName, ListMap, Rule
+from draftmark.api.base import ApiModel, DnsLabel, DnsName, LabelKey, LabelValue, ListMap, Rule
 from draftmark.api.duration import Duration, seconds_of
 from draftmark.api.inference_service import ConfigMapKeyRef, ModelName, Resources, Toleration
 from draftmark.api.inference_service_status import ConditionStatus, Name, Text, Time, Word
@@ -208,7 +209,7 @@ class Objectives(ApiModel):
     """Time to the first token."""
     itl: Percentiles | None = None
     """Mean time between tokens of a request."""
-    e2e: Percentiles | None = None
+    e2e: Annotated[Percentiles | None, Field(alias="e2e")] = None  # not e2E
     """Time to the last token."""
 
 
@@ -243,7 +244,7 @@ class BenchmarkSpec(ApiModel):
     ) = None
     """Requests that are under way at any time, one row of results each. Default: 1, 4, 8, 16."""
     request_rate: (
-        Annotated[tuple[Annotated[float, Field(gt=0, le=10_000)], ...], Field(min_length=1, max_length=MAX_LOADS)]
+        Annotated[tuple[Annotated[float, Field(ge=0.001, le=10_000)], ...], Field(min_length=1, max_length=MAX_LOADS)]
         | None
     ) = None
     """Requests per second at random times (Poisson), one row of results each; instead of concurrency."""
@@ -267,12 +268,18 @@ class BenchmarkSpec(ApiModel):
     """After which a finished Benchmark is deleted. Default: the administrator's; without one it stays."""
     resources: Resources | None = None
     """Of the load generator. Its CPU is looked at: one that had too little gives no result."""
-    node_selector: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    node_selector: Annotated[Mapping[LabelKey, LabelValue], Field(max_length=16)] | None = None
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = None
     notes: Annotated[str, Field(max_length=1024)] | None = None
     """Text for the result."""
 
     rules: ClassVar = (
+        Rule(
+            cel="self == oldSelf",
+            # A single object has no spec before this one.
+            holds=lambda s: True,
+            message="the spec of a Benchmark cannot be changed, because a result belongs to what was asked: delete the Benchmark, or make one of another name",
+        ),
         Rule(
             cel="!(has(self.concurrency) && has(self.requestRate))",
             holds=lambda s: s.concurrency is None or s.request_rate is None,
@@ -355,7 +362,7 @@ class RowStatus(ApiModel):
     ttft: LatencyStatus | None = None
     itl: LatencyStatus | None = None
     tpot: LatencyStatus | None = None
-    e2e: LatencyStatus | None = None
+    e2e: Annotated[LatencyStatus | None, Field(alias="e2e")] = None
     requests_per_second: Annotated[float, Field(ge=0)] | None = None
     output_tokens_per_second: Annotated[float, Field(ge=0)] | None = None
     goodput_per_second: Annotated[float, Field(ge=0)] | None = None
@@ -397,8 +404,10 @@ class ReportStatus(ApiModel):
     """Where the whole result is."""
 
     config_map: Word | None = None
-    claim: Name | None = None
+    claim: Text | None = None
+    """Claim, folder and file."""
     sha256: Word
+    """Of the key `result` of the ConfigMap."""
 
 
 class BenchmarkStatus(ApiModel):

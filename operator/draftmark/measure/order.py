@@ -55,6 +55,8 @@ class FromHub(Document):
     revision: str | None = None
     file: str | None = None
     """Of a GGUF file: its name."""
+    quantization: str | None = None
+    """Of a GGUF file whose name is not known: which one of the repository, such as Q4_K_M."""
     redirect_hosts: tuple[str, ...] = ()
     allow_http: bool = False
 
@@ -136,7 +138,7 @@ class OrderedObjectives(Document):
 
     ttft: Bounds = Bounds()
     itl: Bounds = Bounds()
-    e2e: Bounds = Bounds()
+    e2e: Annotated[Bounds, Field(alias="e2e")] = Bounds()  # not e2E
 
 
 class Order(Document):

@@ -1,6 +1,8 @@
 """The result of a Benchmark as it is kept: JSON, one document, written once. Latencies in milliseconds."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from draftmark.measure.order import Document, Order, TargetFacts
 
@@ -48,7 +50,7 @@ class Row(Document):
     ttft: Latency | None = None
     itl: Latency | None = None
     tpot: Latency | None = None
-    e2e: Latency | None = None
+    e2e: Annotated[Latency | None, Field(alias="e2e")] = None  # not e2E
     requests_per_second: Interval | None = None
     output_tokens_per_second: Interval | None = None
     goodput_per_second: Interval | None = None
