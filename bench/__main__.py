@@ -6,6 +6,7 @@ import sys
 MODULES = (
     "bench.decisions",
     "bench.planning",
+    "bench.comparisons",
     "bench.cluster_memory",
     "bench.data_path",
     "bench.scale",

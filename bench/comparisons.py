@@ -1,0 +1,342 @@
+"""How often a comparison is wrong: false alarms when both targets are one, and how surely 10 % are found.
+
+Blocks are simulated request by request and go through `measure.rows` and `measure.statistics` as real ones do: three workloads under
+two loads, four metrics each, 24 hypotheses together, as many rounds and seconds as `draftmark compare` takes by default. Printed with
+them: how often the intervals of rows and of differences hold the true value. Shares have their 95 % interval (Wilson).
+
+`--noise-of FILE` takes the noise from blocks that were measured: a JSON list of `measure.samples.Block`.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from draftmark.api.benchmark import DEFAULT_DURATION_S, DEFAULT_EQUAL_WITHIN_PERCENT, DEFAULT_ROUNDS
+from draftmark.measure.order import Load
+from draftmark.measure.rows import (
+    METRICS,
+    Floats,
+    Metric,
+    Requests,
+    latency,
+    medians_and_rate,
+    rate,
+    read_block,
+)
+from draftmark.measure.samples import Block
+from draftmark.measure.statistics import Paired, block_order, choose_winner, compare
+
+_SEED: Final = 7
+_DIFFERENCE: Final = 1.1
+_ROWS_REPETITIONS: Final = (3, 5)
+#: Where the compared one is slower in the second scenario: position in `CELLS`, and what it is slower in.
+_SLOWER: Final[dict[int, Metric]] = {0: "ttft", 3: "itl", 5: "ttft"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What moves latencies, as standard deviations of their logarithms (0.04 is 4 %).
+
+    Args:
+        request_ttft, request_itl: Of single requests in a block.
+        block: Of a block's level.
+        shared: Share of its variance that TTFT and ITL have in common.
+        degrees: Of Student's t, from which levels of blocks are drawn: few have heavy tails.
+        drift: Change from the first to the last block of a workload and load.
+        wave: Height of a wave with a period of `wave_blocks` blocks, and any phase.
+    """
+
+    request_ttft: float = 0.15
+    request_itl: float = 0.03
+    block: float = 0.04
+    shared: float = 0.6
+    degrees: float = 4.0
+    drift: float = 0.10
+    wave: float = 0.03
+    wave_blocks: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A workload as a target answers it: seconds, and tokens of an answer."""
+
+    workload: str
+    load: Load
+    ttft_s: float
+    itl_s: float
+    tokens: int
+
+
+#: Lengths of the presets; times of a small model on a GPU, a guess that decides how many requests a block has.
+CELLS: Final = tuple(
+    Served(workload=workload, load=Load(concurrency=concurrency), ttft_s=ttft_s, itl_s=0.01, tokens=tokens)
+    for workload, ttft_s, tokens in (("chat", 0.1, 150), ("long-context", 0.8, 500), ("shared-prefix", 0.15, 150))
+    for concurrency in (1, 4)
+)
+
+
+def simulate_blocks(
+    rng: np.random.Generator,
+    served: Served,
+    noise: Noise,
+    blocks: int,
+    *,
+    seconds: float,
+    level: Floats | float = 0.0,
+    slower: tuple[float, float] = (1.0, 1.0),
+) -> list[Requests]:
+    """Blocks of a target that keeps as many requests under way as the load says.
+
+    Args:
+        level: Logarithm by which each block is slower, beside the noise.
+        slower: Factors of TTFT and ITL.
+    """
+    slots = served.load.concurrency or 1
+    scale = noise.block / math.sqrt(noise.degrees / (noise.degrees - 2))
+    common = rng.standard_t(noise.degrees, blocks) * math.sqrt(noise.shared)
+    own = rng.standard_t(noise.degrees, (2, blocks)) * math.sqrt(1 - noise.shared)
+    of_ttft, of_itl = (np.exp((common + own[i]) * scale + level)[:, None, None] for i in (0, 1))
+    fewest = served.ttft_s * slower[0] + served.itl_s * slower[1] * (served.tokens - 1)
+    answers = math.ceil(seconds / fewest * 1.6) + 4
+    shape = (blocks, slots, answers)
+    ttft = served.ttft_s * slower[0] * of_ttft * np.exp(rng.normal(0, noise.request_ttft, shape))
+    itl = served.itl_s * slower[1] * of_itl * np.exp(rng.normal(0, noise.request_itl, shape))
+    took = ttft + itl * (served.tokens - 1)
+    last = took.cumsum(axis=2)
+    sent = last - took
+    ended = last <= seconds
+    nothing = np.empty(0)
+    return [
+        Requests(
+            sent=sent[i][ended[i]],
+            first=(sent[i] + ttft[i])[ended[i]],
+            last=last[i][ended[i]],
+            tokens=np.full(int(ended[i].sum()), float(served.tokens)),
+            failed_sent=nothing,
+            failed_last=nothing,
+            seconds=seconds,
+        )
+        for i in range(blocks)
+    ]
+
+
+def simulate_pairs(
+    rng: np.random.Generator,
+    served: Served,
+    noise: Noise,
+    rounds: int,
+    *,
+    seconds: float,
+    slower: tuple[float, float] = (1.0, 1.0),
+) -> list[Paired]:
+    """The metrics of one workload and load, measured in turns; `slower` are factors of the compared one."""
+    order = block_order(rounds, str(rng.integers(2**63)))
+    place = np.arange(len(order))
+    wave = np.sin(2 * math.pi * place / noise.wave_blocks + rng.uniform(0, 2 * math.pi))
+    drift = noise.drift * place / len(order) + noise.wave * wave
+    values: dict[str, list[dict[Metric, float]]] = {}
+    sides: tuple[tuple[Literal["target", "compared"], tuple[float, float]], ...] = (
+        ("target", (1.0, 1.0)),
+        ("compared", slower),
+    )
+    for side, factors in sides:
+        levels = np.array([drift[i] for i, (_, target) in enumerate(order) if target == side])
+        blocks = simulate_blocks(rng, served, noise, rounds, seconds=seconds, level=levels, slower=factors)
+        values[side] = [medians_and_rate(block, served.load) for block in blocks]
+    return [
+        Paired(
+            workload=served.workload,
+            load=served.load.label,
+            metric=metric,
+            target=tuple(value[metric] for value in values["target"]),
+            compared=tuple(value[metric] for value in values["compared"]),
+        )
+        for metric in METRICS
+    ]
+
+
+def measured_noise(blocks: Sequence[Block]) -> Noise:
+    """The noise of real blocks, from the medians and requests of each workload, load and target.
+
+    Of blocks one after the other the differences are taken, so that drift is not counted twice, and what medians of so few requests
+    scatter by themselves is taken away. Tails are those of the differences' kurtosis.
+    """
+    places = sorted({(block.workload, block.load, block.target) for block in blocks})
+    inside: dict[str, list[float]] = {"ttft": [], "itl": []}
+    levels: dict[str, list[float]] = {"ttft": [], "itl": []}
+    sampling: list[float] = []
+    products: list[float] = []
+    drifts: list[float] = []
+    for place in places:
+        there = sorted(
+            (block for block in blocks if (block.workload, block.load, block.target) == place), key=lambda b: b.began
+        )
+        parts = [read_block(block) for block in there]
+        steps: dict[str, Floats] = {}
+        for name, values in (("ttft", [p.ttft for p in parts]), ("itl", [p.itl for p in parts])):
+            logs = [np.log(v[v > 0]) for v in values if (v > 0).sum() > 1]
+            if len(logs) < 3 or len(logs) < len(values):
+                continue
+            spread = float(np.sqrt(np.mean([log.var(ddof=1) for log in logs])))
+            inside[name].append(spread)
+            medians = np.array([float(np.median(log)) for log in logs])
+            drifts.append(float(np.polyfit(np.linspace(0, 1, len(medians)), medians, 1)[0]))
+            steps[name] = np.diff(medians) / math.sqrt(2)
+            levels[name] += steps[name].tolist()
+            # Variance of the median of n normal values: pi / 2 times that of their mean.
+            sampling.append(math.pi / 2 * spread**2 * float(np.mean([1 / len(log) for log in logs])))
+        if len(steps) == 2:
+            products += (steps["ttft"] * steps["itl"]).tolist()
+    everything = np.array(levels["ttft"] + levels["itl"])
+    if len(everything) == 0:
+        raise ValueError("three blocks of one workload, load and target are needed to see their noise")
+    total = float((everything**2).mean())
+    variance = max(total - float(np.mean(sampling)), 0.0)
+    kurtosis = float((everything**4).mean()) / total**2 - 3 if total > 0 else 0.0
+    return Noise(
+        request_ttft=float(np.mean(inside["ttft"])) if inside["ttft"] else 0.0,
+        request_itl=float(np.mean(inside["itl"])) if inside["itl"] else 0.0,
+        block=math.sqrt(variance),
+        shared=min(max(float(np.mean(products)) / variance, 0.0), 1.0) if products and variance > 0 else 0.0,
+        # A difference of two has half the excess of one; that of Student's t is 6 / (degrees - 4).
+        degrees=min(4 + 6 / (2 * kurtosis), 100.0) if kurtosis > 0 else 100.0,
+        drift=float(np.mean(np.abs(drifts))),
+        wave=0.0,
+    )
+
+
+def wilson(hits: int, of: int) -> str:
+    """A share in percent, with its 95 % interval."""
+    z = 1.96
+    share = hits / of
+    middle = (share + z * z / 2 / of) / (1 + z * z / of)
+    half = z * math.sqrt(share * (1 - share) / of + z * z / 4 / of / of) / (1 + z * z / of)
+    return f"{100 * share:.2f} % ({100 * max(middle - half, 0):.2f} to {100 * min(middle + half, 1):.2f})"
+
+
+def comparisons(noise: Noise, *, count: int, rounds: int, seconds: float) -> None:
+    """Print the rates of comparisons.
+
+    In the second scenario the compared one is 10 % slower in three places (`_SLOWER`); all else is as in the first, in which both
+    are alike.
+    """
+    rng = np.random.default_rng(_SEED)
+    changed = {(CELLS[i].workload, CELLS[i].load.label) for i in _SLOWER}
+    found = {(CELLS[i].workload, CELLS[i].load.label, metric): 0 for i, metric in _SLOWER.items()}
+    factors = {"ttft": (_DIFFERENCE, 1.0), "itl": (1.0, _DIFFERENCE)}
+    winners = dict.fromkeys((CELLS[i].workload for i in _SLOWER), 0)
+    workloads = tuple(dict.fromkeys(cell.workload for cell in CELLS))
+    alarms = held = equal = false_winners = 0
+    other_alarms = 0
+    for _ in range(count):
+        alike = [simulate_pairs(rng, cell, noise, rounds, seconds=seconds) for cell in CELLS]
+        differences = compare([p for cell in alike for p in cell], equal_within_percent=DEFAULT_EQUAL_WITHIN_PERCENT)
+        alarms += any(d.verdict in ("Better", "Worse") for d in differences)
+        equal += sum(d.verdict == "Equal" for d in differences)
+        for workload in workloads:
+            those = [d for d in differences if d.workload == workload]
+            if choose_winner(workload, those, equal_within_percent=DEFAULT_EQUAL_WITHIN_PERCENT).winner != "none":
+                false_winners += 1
+                break
+        pairs = [
+            simulate_pairs(rng, cell, noise, rounds, seconds=seconds, slower=factors[_SLOWER[i]])
+            if i in _SLOWER
+            else alike[i]
+            for i, cell in enumerate(CELLS)
+        ]
+        differences = compare([p for cell in pairs for p in cell], equal_within_percent=DEFAULT_EQUAL_WITHIN_PERCENT)
+        is_held = True
+        is_alarm = False
+        for d in differences:
+            where = (d.workload, d.load, d.metric)
+            if where in found:
+                found[where] += d.verdict == "Worse"
+                is_held = is_held and d.low_percent <= 100 * (_DIFFERENCE - 1) <= d.high_percent
+            elif where[:2] not in changed or d.metric in ("ttft", "itl"):
+                is_alarm = is_alarm or d.verdict in ("Better", "Worse")
+                is_held = is_held and d.low_percent <= 0 <= d.high_percent
+        other_alarms += is_alarm
+        held += is_held
+        for workload in winners:
+            those = [d for d in differences if d.workload == workload]
+            winner = choose_winner(workload, those, equal_within_percent=DEFAULT_EQUAL_WITHIN_PERCENT).winner
+            winners[workload] += winner == "target"
+    hypotheses = len(CELLS) * len(METRICS)
+    print(f"{count} comparisons, {rounds} rounds of blocks of {seconds:g} s, {hypotheses} hypotheses each")
+    print(f"  both alike: a false alarm in {wilson(alarms, count)}, a false winner in {wilson(false_winners, count)}")
+    print(
+        f"  both alike: equal within {DEFAULT_EQUAL_WITHIN_PERCENT:g} % is {100 * equal / count / hypotheses:.1f} % of all verdicts"
+    )
+    for (workload, load, name), hits in found.items():
+        print(f"  {name} of {workload} at {load} 10 % slower: found in {wilson(hits, count)}")
+    for workload, hits in winners.items():
+        print(f"  and the winner of {workload} is the faster one in {wilson(hits, count)}")
+    print(f"  beside these: a false alarm in {wilson(other_alarms, count)}")
+    print(f"  all intervals hold the true difference in {wilson(held, count)}")
+
+
+def row_intervals(noise: Noise, *, count: int, seconds: float) -> None:
+    """Print how often the intervals of rows hold what endless repetitions would give."""
+    served = CELLS[1]
+    rng = np.random.default_rng(_SEED + 1)
+    steady = replace(noise, drift=0.0, wave=0.0)
+    endless = simulate_blocks(rng, served, steady, 4000, seconds=seconds)
+    everything = np.concatenate([block.ttft for block in endless])
+    counted = [rate([block], served.load, lambda part: part.tokens).value for block in endless]
+    truth = {
+        "ttft p50": float(np.quantile(everything, 0.5)),
+        "ttft p90": float(np.quantile(everything, 0.9)),
+        "ttft p99": float(np.quantile(everything, 0.99)),
+        "output tokens/s": float(np.mean(counted)),
+    }
+    for repetitions in _ROWS_REPETITIONS:
+        hits = dict.fromkeys(truth, 0)
+        given = dict.fromkeys(truth, 0)
+        for _ in range(count):
+            blocks = simulate_blocks(rng, served, steady, repetitions, seconds=seconds)
+            ttft = latency([block.ttft for block in blocks])
+            for name, interval in (
+                ("ttft p50", ttft.p50),
+                ("ttft p90", ttft.p90),
+                ("ttft p99", ttft.p99),
+                ("output tokens/s", rate(blocks, served.load, lambda part: part.tokens)),
+            ):
+                if interval is not None and interval.low is not None and interval.high is not None:
+                    given[name] += 1
+                    hits[name] += interval.low <= truth[name] <= interval.high
+        for name, hit in hits.items():
+            if given[name]:
+                print(
+                    f"  {repetitions} repetitions: the interval of {name} holds the true value in {wilson(hit, given[name])}"
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2000, help="simulated comparisons")
+    parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS)
+    parser.add_argument("--seconds", type=float, default=float(DEFAULT_DURATION_S), help="of a block")
+    parser.add_argument("--noise-of", type=Path, help="JSON list of measured blocks, whose noise is taken")
+    for name, value in asdict(Noise()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"default {value}")
+    arguments = vars(parser.parse_args())
+    noise = Noise()
+    if arguments["noise_of"] is not None:
+        noise = measured_noise(TypeAdapter(list[Block]).validate_json(arguments["noise_of"].read_bytes()))
+    noise = replace(noise, **{name: arguments[name] for name in asdict(noise) if arguments[name] is not None})
+    print(", ".join(f"{name} {value:.3g}" for name, value in asdict(noise).items()))
+    began = time.perf_counter()
+    comparisons(noise, count=arguments["count"], rounds=arguments["rounds"], seconds=arguments["seconds"])
+    row_intervals(noise, count=arguments["count"], seconds=arguments["seconds"])
+    print(f"took {time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
