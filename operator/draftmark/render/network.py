@@ -26,7 +26,8 @@ def render_network_policies(
         return {"podSelector": {"matchLabels": names.selector_labels(place.service, role)}}
 
     engine, router, gateway = names.ROLE_ENGINE, names.ROLE_ROUTER, names.ROLE_GATEWAY
-    benchmark = of(names.ROLE_BENCHMARK)
+    # One Benchmark may measure two services, so its pods are no service's.
+    benchmark = {"podSelector": {"matchLabels": {names.LABEL_ROLE: names.ROLE_BENCHMARK}}}
     senders = [of(router)] if is_routed else [of(router), of(gateway)]
     rules = {
         # Ranks of a group talk on ports of their engine's choice.
