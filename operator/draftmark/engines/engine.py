@@ -8,6 +8,7 @@ from draftmark.api.inference_service import AdapterSpec, EngineOptions, Inferenc
 from draftmark.api.model_uri import ModelSource
 from draftmark.engines.flag_table import FlagTable
 from draftmark.facts.models import ModelFacts
+from draftmark.measure.order import Counters
 from draftmark.plan import Layout, ModelKind, Plan, Unplannable
 
 NO_OPTIONS: Final = EngineOptions()
@@ -196,6 +197,16 @@ class Engine(Protocol):
     @property
     def default_version(self) -> str:
         """The version that this release was tested with."""
+        ...
+
+    @property
+    def counters(self) -> Counters:
+        """Where its metrics tell what a measurement looks at."""
+        ...
+
+    @property
+    def default_image_path(self) -> str | None:
+        """Where an image holds the model whose URI does not say; None: it is all of the image."""
         ...
 
     def default_image(self, version: str, resource_name: str | None) -> str | None:

@@ -39,6 +39,7 @@ from draftmark.engines.splitting import is_gguf, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
+from draftmark.measure.order import Counters
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8080
@@ -116,6 +117,16 @@ _UBATCH: Final = 512
 _PROMPT_CACHE_MIB: Final = 8192
 
 
+#: Prompt tokens without those that came from a cache, as the help of its metric says. It tells neither the use of its
+#: cache nor when it started. Source: `GET /metrics` of v0.7.0.
+_COUNTERS: Final = Counters(
+    running="llamacpp:requests_processing",
+    waiting="llamacpp:requests_deferred",
+    computed_prompt_tokens="llamacpp:prompt_tokens_total",
+    output_tokens="llamacpp:tokens_predicted_total",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaCpp:
     """The `llama-cpp` engine."""
@@ -124,6 +135,8 @@ class LlamaCpp:
     default_version: str = "v0.7.0"
     #: llama-server's own number of slots when it is left to itself.
     default_concurrency: int = 4
+    default_image_path: str | None = DEFAULT_IMAGE_PATH
+    counters: Counters = _COUNTERS
 
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         flavour = {None: "server", "nvidia.com/gpu": "server-cuda", "amd.com/gpu": "server-rocm"}.get(resource_name)

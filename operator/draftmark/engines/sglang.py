@@ -54,6 +54,7 @@ from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
+from draftmark.measure.order import Counters
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 30000
@@ -250,12 +251,26 @@ _ALGORITHMS: Final[Mapping[str, str]] = {
 }
 
 
+#: Source: srt/observability/metrics_collector.py of 0.5.23. When it started is not told: its registry is for several
+#: processes.
+_COUNTERS: Final = Counters(
+    running="sglang:num_running_reqs",
+    waiting="sglang:num_queue_reqs",
+    prompt_tokens="sglang:prompt_tokens_total",
+    cached_prompt_tokens="sglang:cached_tokens_total",
+    output_tokens="sglang:generation_tokens_total",
+    kv_use="sglang:token_usage",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Sglang:
     """The `sglang` engine."""
 
     name: str = "sglang"
     default_version: str = "0.5.23"
+    default_image_path: str | None = None
+    counters: Counters = _COUNTERS
 
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         # AMD's images are made for one family of GPUs each (v0.5.23-rocm720-mi30x, -mi35x), which nobody says here.

@@ -50,6 +50,7 @@ from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
+from draftmark.measure.order import Counters
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8000
@@ -249,12 +250,25 @@ _METHODS: Final[Mapping[str, str]] = {
 _NGRAM_TOKENS: Final = 5
 
 
+#: Source: v1/metrics/loggers.py of 0.33.0. When it started is told by one of several API servers only, so it is left out.
+_COUNTERS: Final = Counters(
+    running="vllm:num_requests_running",
+    waiting="vllm:num_requests_waiting",
+    prompt_tokens="vllm:prompt_tokens_total",
+    cached_prompt_tokens="vllm:prompt_tokens_cached_total",
+    output_tokens="vllm:generation_tokens_total",
+    kv_use="vllm:kv_cache_usage_perc",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Vllm:
     """The `vllm` engine."""
 
     name: str = "vllm"
     default_version: str = "0.33.0"
+    default_image_path: str | None = None
+    counters: Counters = _COUNTERS
 
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         flavour = {None: "-cpu", "nvidia.com/gpu": "", "amd.com/gpu": "-rocm"}.get(resource_name)
