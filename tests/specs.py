@@ -12,7 +12,7 @@ from typing import Any
 
 from draftmark.api import names
 from draftmark.api.inference_service import InferenceServiceSpec
-from draftmark.cluster.kinds import JOBS, child_kinds
+from draftmark.cluster.kinds import JOBS, ROLES, child_kinds
 from draftmark.decide import decide
 from draftmark.decision import Decision, Manifest
 from draftmark.observation import GatewayState, Observation, RevisionTraffic
@@ -20,8 +20,9 @@ from draftmark.render.gateway_config import CONFIG_FILE, MAP_FILE
 
 Object = dict[str, Any]
 
-#: Kinds of which a service at rest has objects. A Job that reads the facts of a model is there for a while only.
-LASTING_KINDS = tuple(kind for kind in child_kinds() if kind != JOBS)
+#: Kinds of which a service at rest has objects. A Job that reads the facts of a model is there for a while only, and a Role
+#: is a Benchmark's.
+LASTING_KINDS = tuple(kind for kind in child_kinds() if kind not in (JOBS, ROLES))
 
 #: When tests happen.
 T0 = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

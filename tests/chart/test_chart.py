@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from draftmark.api.defaults import Defaults, HubDefaults, NetworkDefaults, TrafficDefaults
+from draftmark.api.defaults import BenchmarkDefaults, Defaults, HubDefaults, NetworkDefaults, TrafficDefaults
 from draftmark.api.images import mirrored
 from draftmark.cli.run import run
 from draftmark.engines.registry import ENGINES
@@ -162,7 +162,7 @@ def test_users_get_rights_through_the_clusters_own_roles(rendered: list[Object])
     assert verbs == {"get", "list", "watch"}
     for role in ("view", "edit"):
         (objects,) = (r for r in roles[role]["rules"] if "modelgateways" in r["resources"])
-        assert "inferenceservices" in objects["resources"]
+        assert {"inferenceservices", "benchmarks"} <= set(objects["resources"])
     scale = [r for r in roles["edit"]["rules"] if "inferenceservices/scale" in r["resources"]]
     assert scale
     assert {"update", "patch"} <= set(scale[0]["verbs"])
@@ -261,6 +261,15 @@ def test_the_hub_is_the_administrators() -> None:
         endpoint="https://hub.example/api", redirect_hosts=("a.example", "*.b.example"), allow_http=True
     )
     assert read_defaults(render("--set", "defaults.hub=null")).hub == HubDefaults()
+
+
+def test_how_models_are_measured_is_the_administrators() -> None:
+    assert read_defaults(render()).benchmarks == BenchmarkDefaults()
+    kept = ("--set", "defaults.benchmarks.ttlAfterFinished=168h", "--set", "defaults.benchmarks.historyLimit=5")
+    told = read_defaults(render("--set", "defaults.benchmarks.image=registry.example/benchmark:1", *kept))
+    assert told.benchmarks == BenchmarkDefaults(
+        image="registry.example/benchmark:1", ttl_after_finished="168h", history_limit=5
+    )
 
 
 def test_definitions_stay_when_the_release_goes(rendered: list[Object]) -> None:

@@ -147,7 +147,7 @@ def test_an_upgrade_keeps_the_users_values_and_touches_nothing_that_serves(tools
     assert named(tools, "networkpolicies", f"--namespace={NAMESPACE}") == {"draftmark"}
     definition = tools.kubectl("get", "crd", f"{names.PLURAL}.{names.GROUP}", "-o=yaml")
     assert "requestTimeout" in definition
-    assert "modelgateways.draftmark.dev" in named(tools, "crd")
+    assert {"modelgateways.draftmark.dev", "benchmarks.draftmark.dev"} <= named(tools, "crd")
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.name)
@@ -174,6 +174,7 @@ def test_models_serve_on_without_the_release_and_it_can_come_back(tools: Tools) 
     assert kept == {
         ("CustomResourceDefinition", "inferenceservices.draftmark.dev"),
         ("CustomResourceDefinition", "modelgateways.draftmark.dev"),
+        ("CustomResourceDefinition", "benchmarks.draftmark.dev"),
         ("ClusterRole", "draftmark-router"),
     }
 

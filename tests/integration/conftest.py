@@ -89,7 +89,7 @@ async def namespace(api: ApiClient) -> AsyncIterator[str]:
     )
     yield name
     # The operator of a later test looks at all namespaces, and its writes are counted.
-    for kind in (kinds.INFERENCE_SERVICES, kinds.MODEL_GATEWAYS):
+    for kind in (kinds.INFERENCE_SERVICES, kinds.MODEL_GATEWAYS, kinds.BENCHMARKS):
         async for page in api.list_pages(kind, name):
             for item in page.items:
                 await api.delete(kind, name, item["metadata"]["name"], uid=item["metadata"]["uid"])

@@ -83,6 +83,11 @@ comes before the first slash is a registry if it has a dot or a colon in it, or 
 {{- if $value }}{{ $_ := set $hub $name $value }}{{ end }}
 {{- end }}
 {{- $_ := set $defaults "hub" $hub }}
+{{- $benchmarks := dict }}
+{{- range $name, $value := $defaults.benchmarks }}
+{{- if $value }}{{ $_ := set $benchmarks $name $value }}{{ end }}
+{{- end }}
+{{- $_ := set $defaults "benchmarks" $benchmarks }}
 {{- $_ := set $defaults "traffic" $traffic }}
 {{- $_ := set $defaults "network" $network }}
 {{- if and $global.imageRegistry (not $defaults.registryMirror) }}{{ $_ := set $defaults "registryMirror" $global.imageRegistry }}{{ end }}

@@ -1,7 +1,7 @@
 """Condition types and reasons, and how a list of conditions is written.
 
 True is good for every type of ours; `Reconciling` and `Stalled` are kstatus' words and the other way round, and so are
-`ArgsUnchecked`, `Contended` and `ModelFactsUnknown`, which are there only while they are true.
+`ArgsUnchecked`, `Contended`, `ModelFactsUnknown` and `Failed`, which are there only while they are true.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,6 +25,10 @@ CONTENDED: Final = "Contended"
 MODEL_FACTS_UNKNOWN: Final = "ModelFactsUnknown"
 #: Of a ModelGateway: whether every service behind it has a name of its own.
 NAMES_UNIQUE: Final = "NamesUnique"
+
+#: Of a Benchmark, as Jobs have them: it has its numbers; it ended without them (there only then).
+COMPLETE: Final = "Complete"
+FAILED: Final = "Failed"
 
 #: Longest message that the API conventions allow in a condition, in characters. Source: metav1.Condition.
 MAX_MESSAGE_LENGTH: Final = 32768

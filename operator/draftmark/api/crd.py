@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from draftmark.api import names
 from draftmark.api.base import ApiModel
+from draftmark.api.benchmark import BenchmarkSpec, BenchmarkStatus
 from draftmark.api.inference_service import InferenceServiceSpec
 from draftmark.api.inference_service_status import InferenceServiceStatus
 from draftmark.api.model_gateway import ModelGatewaySpec, ModelGatewayStatus
@@ -25,15 +26,18 @@ _KEPT: Final = frozenset(
 _DROPPED: Final = frozenset({"title", "$defs", "propertyNames"})
 _HANDLED: Final = frozenset({"properties", "items", "additionalProperties", "anyOf", "$ref", "const"})
 
-_NAME_RULES: Final = (
-    {"rule": f"self.metadata.name.size() <= {names.MAX_NAME_LENGTH}", "message": names.NAME_TOO_LONG},
-    {"rule": f"self.metadata.name.matches('^{names.NAME_PATTERN}$')", "message": names.NAME_NOT_A_SERVICE_NAME},
-)
-
 _READY_COLUMNS: Final = (
     {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
     {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"},
 )
+
+
+def _name_rules(kind: str) -> list[dict[str, str]]:
+    too_long, wrong_form = names.name_rules(kind)
+    return [
+        {"rule": f"self.metadata.name.size() <= {names.MAX_NAME_LENGTH}", "message": too_long},
+        {"rule": f"self.metadata.name.matches('^{names.NAME_PATTERN}$')", "message": wrong_form},
+    ]
 
 
 class NotStructural(ValueError):
@@ -144,6 +148,30 @@ def model_gateway_crd() -> dict[str, Any]:
     )
 
 
+def benchmark_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of Benchmark."""
+    return _definition(
+        kind=names.BENCHMARK_KIND,
+        plural=names.BENCHMARK_PLURAL,
+        short_name="bench",
+        categories=["draftmark"],
+        description="One measurement of a model server.",
+        spec=BenchmarkSpec,
+        status=BenchmarkStatus,
+        subresources={"status": {}},
+        columns=[
+            {"name": "Target", "type": "string", "jsonPath": ".spec.target['service','url']"},
+            {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+            # Of every phase: it is false until there are numbers.
+            {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Complete')].reason"},
+            {"name": "Progress", "type": "integer", "jsonPath": ".status.progress.percent"},
+            {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+            {"name": "Started", "type": "date", "jsonPath": ".status.startedAt", "priority": 1},
+            {"name": "Finished", "type": "date", "jsonPath": ".status.finishedAt", "priority": 1},
+        ],
+    )
+
+
 def _definition(
     *,
     kind: str,
@@ -169,7 +197,7 @@ def _definition(
             "spec": spec_schema,
             "status": structural(status) | {"default": {"observedGeneration": -1}},
         },
-        "x-kubernetes-validations": list(_NAME_RULES),
+        "x-kubernetes-validations": _name_rules(kind),
     }
     version = {
         "name": names.VERSION,

@@ -70,6 +70,17 @@ class HubDefaults(_Strict):
     """True: an endpoint of http:// is asked as well. Default: false."""
 
 
+class BenchmarkDefaults(_Strict):
+    """How models are measured, and how long what was measured is kept."""
+
+    image: Image | None = None
+    """The load generator. Default: Draftmark's, of the operator's version."""
+    ttl_after_finished: Duration | None = None
+    """After which a finished Benchmark is deleted that says nothing of it itself. Default: it stays."""
+    history_limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Finished Benchmarks that are kept of one target; the oldest are deleted. Default: all."""
+
+
 class ObtainableAccelerator(_Strict):
     """Nodes of one kind that the cluster's autoscaler can bring."""
 
@@ -115,6 +126,7 @@ class Defaults(_Strict):
     traffic: TrafficDefaults | None = None
     network: NetworkDefaults | None = None
     hub: HubDefaults | None = None
+    benchmarks: BenchmarkDefaults | None = None
     namespaced: bool | None = None
     """True: the operator has rights in single namespaces only, so routers get a Role of their own instead of a binding
     to the chart's ClusterRole, and services must say their accelerator, because nodes cannot be listed."""

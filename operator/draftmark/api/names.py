@@ -15,6 +15,8 @@ KIND: Final = "InferenceService"
 PLURAL: Final = "inferenceservices"
 MODEL_GATEWAY_KIND: Final = "ModelGateway"
 MODEL_GATEWAY_PLURAL: Final = "modelgateways"
+BENCHMARK_KIND: Final = "Benchmark"
+BENCHMARK_PLURAL: Final = "benchmarks"
 
 #: Longest name of an InferenceService, in characters. Children add a role and a revision (17 characters), and a label
 #: value ends at 63. The rest is kept for longer role names.
@@ -30,6 +32,15 @@ NAME_NOT_A_SERVICE_NAME: Final = (
     "letter or digit"
 )
 
+BENCHMARK_NAME_TOO_LONG: Final = (
+    f"metadata.name is longer than {MAX_NAME_LENGTH} characters: choose a shorter name, because the objects made for the "
+    "Benchmark add to it what they are for"
+)
+BENCHMARK_NAME_NOT_A_LABEL: Final = (
+    "metadata.name becomes a label of the Benchmark's pod: begin with a letter, then letters, digits and '-', and end with a "
+    "letter or digit"
+)
+
 #: Fields of children are owned under this name in server-side apply.
 FIELD_MANAGER: Final = "draftmark"
 #: The status of our own kinds is owned under this one.
@@ -37,6 +48,7 @@ STATUS_FIELD_MANAGER: Final = "draftmark-status"
 
 LABEL_SERVICE: Final = f"{GROUP}/service"
 LABEL_MODEL_GATEWAY: Final = f"{GROUP}/model-gateway"
+LABEL_BENCHMARK: Final = f"{GROUP}/benchmark"
 LABEL_ROLE: Final = f"{GROUP}/role"
 LABEL_REVISION: Final = f"{GROUP}/revision"
 #: Of the pods of a Job of ours: its name.
@@ -50,6 +62,8 @@ ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 #: On an InferenceService: the time since which a withdrawn revision may be tried again, and a question about its model
 #: that was not answered.
 ANNOTATION_RETRY: Final = f"{GROUP}/retry"
+#: On a Benchmark's Job: the digest of what it was started to measure.
+ANNOTATION_TARGET: Final = f"{GROUP}/target-digest"
 #: On a gateway's pod: the configuration that the kubelet shall bring to it now, and not within a minute.
 ANNOTATION_CONFIG: Final = f"{GROUP}/config"
 
@@ -81,11 +95,19 @@ HEADER_SERVICE: Final = "x-draftmark-service"
 GATEWAY_STATE_PATH: Final = "/draftmark/state"
 
 
-def name_problem(name: str) -> str | None:
+def name_rules(kind: str) -> tuple[str, str]:
+    """What is said of a name that is too long, and of one that has a wrong form."""
+    if kind == BENCHMARK_KIND:
+        return BENCHMARK_NAME_TOO_LONG, BENCHMARK_NAME_NOT_A_LABEL
+    return NAME_TOO_LONG, NAME_NOT_A_SERVICE_NAME
+
+
+def name_problem(name: str, kind: str = KIND) -> str | None:
     """What is wrong with the name of an object of ours, or None. The API server says the same by CEL."""
+    too_long, wrong_form = name_rules(kind)
     if len(name) > MAX_NAME_LENGTH:
-        return NAME_TOO_LONG
-    return None if re.fullmatch(NAME_PATTERN, name) else NAME_NOT_A_SERVICE_NAME
+        return too_long
+    return None if re.fullmatch(NAME_PATTERN, name) else wrong_form
 
 
 def service_url(name: str, namespace: str) -> str:
@@ -129,6 +151,21 @@ def model_facts_job_name(service: str, question: str) -> str:
     return f"{service}-facts-{question}"
 
 
+def benchmark_job_name(benchmark: str, attempt: str) -> str:
+    """Name of a Job that measures, and of the ConfigMap with its order."""
+    return f"{benchmark}-bench-{attempt}"
+
+
+def benchmark_result_name(benchmark: str) -> str:
+    """Name of the ConfigMap into which a Benchmark's Job writes its progress and its result."""
+    return f"{benchmark}-result"
+
+
+def benchmark_account_name(benchmark: str) -> str:
+    """Name of the ServiceAccount under which a Benchmark's Job runs, of its Role and of its binding."""
+    return f"{benchmark}-{ROLE_BENCHMARK}"
+
+
 def service_account_name(service: str) -> str:
     """Name of the ServiceAccount under which the engine pods of a service run. It has no rights."""
     return f"{service}-{ROLE_ENGINE}"
@@ -136,13 +173,22 @@ def service_account_name(service: str) -> str:
 
 def selector_labels(service: str, role: str = ROLE_ENGINE, *, kind: str = KIND) -> dict[str, str]:
     """Labels that all pods of one role of a service (or of another kind of ours) share, whatever their revision."""
-    return {LABEL_SERVICE if kind == KIND else LABEL_MODEL_GATEWAY: service, LABEL_ROLE: role}
+    return {_OWNER_LABELS[kind]: service, LABEL_ROLE: role}
+
+
+#: By which label the children of a kind of ours say whose they are, and what they are a part of.
+_OWNER_LABELS: Final = {KIND: LABEL_SERVICE, MODEL_GATEWAY_KIND: LABEL_MODEL_GATEWAY, BENCHMARK_KIND: LABEL_BENCHMARK}
+_APPLICATIONS: Final = {
+    KIND: "draftmark-inference",
+    MODEL_GATEWAY_KIND: "draftmark-model-gateway",
+    BENCHMARK_KIND: "draftmark-benchmark",
+}
 
 
 def object_labels(service: str, role: str = ROLE_ENGINE, *, kind: str = KIND) -> dict[str, str]:
     """Labels of every child of a service, or of another kind of ours."""
     return {
-        "app.kubernetes.io/name": "draftmark-inference" if kind == KIND else "draftmark-model-gateway",
+        "app.kubernetes.io/name": _APPLICATIONS[kind],
         "app.kubernetes.io/instance": service,
         "app.kubernetes.io/component": role,
         "app.kubernetes.io/part-of": service,

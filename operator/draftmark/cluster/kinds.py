@@ -8,9 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from draftmark.api.names import GROUP, KIND, MODEL_GATEWAY_KIND, MODEL_GATEWAY_PLURAL, PLURAL, VERSION
+from draftmark.api.names import (
+    BENCHMARK_KIND,
+    BENCHMARK_PLURAL,
+    GROUP,
+    KIND,
+    MODEL_GATEWAY_KIND,
+    MODEL_GATEWAY_PLURAL,
+    PLURAL,
+    VERSION,
+)
 
 __all__ = [
+    "BENCHMARKS",
     "CONFIG_MAPS",
     "CONTROLLER_REVISIONS",
     "DEPLOYMENTS",
@@ -25,6 +35,7 @@ __all__ = [
     "PODS",
     "RESOURCE_SLICES",
     "RIGHTS",
+    "ROLES",
     "ROLE_BINDINGS",
     "SERVICES",
     "SERVICE_ACCOUNTS",
@@ -75,12 +86,14 @@ class Kind:
 
 INFERENCE_SERVICES: Final = Kind(GROUP, VERSION, PLURAL, KIND)
 MODEL_GATEWAYS: Final = Kind(GROUP, VERSION, MODEL_GATEWAY_PLURAL, MODEL_GATEWAY_KIND)
+BENCHMARKS: Final = Kind(GROUP, VERSION, BENCHMARK_PLURAL, BENCHMARK_KIND)
 DEPLOYMENTS: Final = Kind("apps", "v1", "deployments", "Deployment")
 CONTROLLER_REVISIONS: Final = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
 JOBS: Final = Kind("batch", "v1", "jobs", "Job")
 SERVICES: Final = Kind("", "v1", "services", "Service")
 SERVICE_ACCOUNTS: Final = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 CONFIG_MAPS: Final = Kind("", "v1", "configmaps", "ConfigMap")
+ROLES: Final = Kind("rbac.authorization.k8s.io", "v1", "roles", "Role")
 ROLE_BINDINGS: Final = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 NETWORK_POLICIES: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 PODS: Final = Kind("", "v1", "pods", "Pod")
@@ -117,15 +130,21 @@ RIGHTS: Final[tuple[Right, ...]] = (
     Right(kind=MODEL_GATEWAYS, verbs=_READ),
     Right(kind=MODEL_GATEWAYS, subresource="status", verbs=("patch",)),
     Right(kind=MODEL_GATEWAYS, subresource="finalizers", verbs=("update",)),
+    # `delete` for those that are older than the administrator or their own spec wants.
+    Right(kind=BENCHMARKS, verbs=(*_READ, "delete")),
+    Right(kind=BENCHMARKS, subresource="status", verbs=("patch",)),
+    Right(kind=BENCHMARKS, subresource="finalizers", verbs=("update",)),
     Right(kind=DEPLOYMENTS, verbs=_CHILD),
     Right(kind=CONTROLLER_REVISIONS, verbs=_CHILD),
-    # A short one reads the facts of a model where its files are.
+    # A short one reads the facts of a model where its files are; a longer one measures.
     Right(kind=JOBS, verbs=_CHILD),
     Right(kind=SERVICES, verbs=_CHILD),
     Right(kind=SERVICE_ACCOUNTS, verbs=_CHILD),
     Right(kind=CONFIG_MAPS, verbs=_CHILD),
-    # The role that is bound is `draftmark-router`: it may do with pods what we may, so neither `bind` nor `escalate` is
-    # needed.
+    # What a Benchmark's Job may do: read and change one ConfigMap.
+    Right(kind=ROLES, verbs=_CHILD),
+    # The roles that are bound are that one and `draftmark-router`. Neither may do what we may not, so neither `bind` nor
+    # `escalate` is needed.
     Right(kind=ROLE_BINDINGS, verbs=_CHILD),
     Right(kind=NETWORK_POLICIES, verbs=_CHILD),
     # An annotation makes the kubelet bring a changed configuration to a gateway's pod at once.
