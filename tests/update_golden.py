@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "operator"))
 
+from tests import golden_benchmark  # noqa: E402
 from tests.capability_page import PAGE, page  # noqa: E402
 from tests.golden_cases import golden_cases  # noqa: E402, the package lies in operator/
 from tests.planner.plan_cases import CASES, FOLDER  # noqa: E402
@@ -14,6 +15,12 @@ from tests.planner.plan_cases import CASES, FOLDER  # noqa: E402
 def main() -> None:
     for case in golden_cases():
         for file, text in case.outputs().items():
+            if not file.is_file() or file.read_text("utf-8") != text:
+                file.write_text(text, "utf-8")
+                print(f"wrote {file.relative_to(ROOT)}")
+    for benchmark in golden_benchmark.CASES:
+        for file, text in golden_benchmark.outputs(benchmark).items():
+            file.parent.mkdir(exist_ok=True)
             if not file.is_file() or file.read_text("utf-8") != text:
                 file.write_text(text, "utf-8")
                 print(f"wrote {file.relative_to(ROOT)}")

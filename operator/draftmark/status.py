@@ -13,7 +13,9 @@ from draftmark.api.conditions import (
     ACCEPTED,
     ARGS_UNCHECKED,
     AVAILABLE,
+    COMPLETE,
     CONTENDED,
+    FAILED,
     MODEL_FACTS_UNKNOWN,
     NAMES_UNIQUE,
     PROGRESSING,
@@ -524,5 +526,7 @@ _TOLD: Final[Mapping[str, Mapping[str, str]]] = {
     CONTENDED: {"True": "Warning"},
     NAMES_UNIQUE: {"False": "Warning"},
     ARGS_UNCHECKED: {"True": "Warning"},
+    COMPLETE: {"True": "Normal", "False": "Normal"},
+    FAILED: {"True": "Warning"},
     MODEL_FACTS_UNKNOWN: {"True": "Warning"},
 }

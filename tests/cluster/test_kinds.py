@@ -28,6 +28,7 @@ def test_children_are_what_we_may_create_and_delete() -> None:
         kinds.SERVICES,
         kinds.SERVICE_ACCOUNTS,
         kinds.CONFIG_MAPS,
+        kinds.ROLES,
         kinds.ROLE_BINDINGS,
         kinds.NETWORK_POLICIES,
         kinds.JOBS,

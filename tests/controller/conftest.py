@@ -13,6 +13,7 @@ import yaml
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
 from draftmark.cluster.kinds import (
+    BENCHMARKS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     INFERENCE_SERVICES,
@@ -136,7 +137,9 @@ class Rig:
 
     def run_deployments(self) -> None:
         """Every Deployment has its pods at once, ready; pods of a Deployment that is gone are gone."""
-        owners = {i["metadata"]["uid"] for kind in (INFERENCE_SERVICES, MODEL_GATEWAYS) for i in self.all(kind)}
+        owners = {
+            i["metadata"]["uid"] for kind in (INFERENCE_SERVICES, MODEL_GATEWAYS, BENCHMARKS) for i in self.all(kind)
+        }
         for kind in child_kinds():  # the garbage collector also takes what was made after its owner had gone
             for child in self.all(kind):
                 controllers = [o["uid"] for o in child["metadata"].get("ownerReferences", ())]

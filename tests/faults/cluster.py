@@ -22,6 +22,7 @@ from aiohttp import web
 from draftmark.api import names
 from draftmark.api.defaults import Defaults
 from draftmark.cluster.kinds import (
+    BENCHMARKS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     EVENTS,
@@ -46,6 +47,7 @@ from tests.faults.operator_process import OperatorProcess, Tuning
 Json = dict[str, Any]
 
 OPERATOR_NAMESPACE = "ops"
+_OWNERS = (INFERENCE_SERVICES, MODEL_GATEWAYS, BENCHMARKS)
 #: Of one case. More means that it ends again and again.
 _MOST_PROCESSES = 60
 
@@ -291,7 +293,7 @@ class Cluster:
 
     def end_state(self) -> dict[str, Any]:
         """All objects that a user sees, without what is counted and dated. Events are told beside."""
-        kinds = (INFERENCE_SERVICES, MODEL_GATEWAYS, *child_kinds(), PODS)
+        kinds = (*_OWNERS, *child_kinds(), PODS)
         return {
             f"{kind.kind} {obj['metadata']['name']}": _plain(obj)
             for kind in kinds
@@ -343,7 +345,7 @@ class Cluster:
 
     def _collect_garbage(self) -> None:
         """Children that were made after their owner had gone; the others go with it."""
-        owners = {o["metadata"]["uid"] for kind in (INFERENCE_SERVICES, MODEL_GATEWAYS) for o in self.all(kind)}
+        owners = {o["metadata"]["uid"] for kind in _OWNERS for o in self.all(kind)}
         for kind in child_kinds():
             for child in self.all(kind):
                 controllers = [o["uid"] for o in child["metadata"].get("ownerReferences", ())]

@@ -23,6 +23,7 @@ from draftmark.cluster.errors import ApiError
 from draftmark.cluster.kinds import INFERENCE_SERVICES
 from draftmark.cluster.lease import LeaseLock
 from draftmark.controller import handlers
+from draftmark.controller.benchmarks import BenchmarkKey, BenchmarkReconciler, BenchmarkWorld
 from draftmark.controller.clock import SteadyClock
 from draftmark.controller.gateways import Gateways
 from draftmark.controller.health import Health
@@ -56,6 +57,10 @@ def run_operator(settings: Settings) -> int:
     return asyncio.run(Operator(settings).run())
 
 
+#: An object of any kind of ours.
+AnyKey = Key | ModelGatewayKey | BenchmarkKey
+
+
 @dataclass(slots=True)
 class Operator:
     """One process: the parts, and how they are wired."""
@@ -63,7 +68,7 @@ class Operator:
     settings: Settings
     random: Random = field(default_factory=SystemRandom)
     telemetry: Telemetry = field(default_factory=Telemetry)
-    queue: WorkQueue[Key | ModelGatewayKey] = field(init=False)
+    queue: WorkQueue[AnyKey] = field(init=False)
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     #: The newest version of each service that the watch has told of.
     _told: dict[Key, int] = field(default_factory=dict)
@@ -114,9 +119,10 @@ class Operator:
         )
         others = ModelGatewayWorld(world=world, client=client, add=self.queue.add)
         self.telemetry.follow_services(lambda: _services_of(world))
-        health.informers = (*world.informers(), *others.informers())
-        applier = Applier(client, world.children)
         now = SteadyClock()
+        measured = BenchmarkWorld(world=world, client=client, add=self.queue.add, now=now)
+        health.informers = (*world.informers(), *others.informers(), *measured.informers())
+        applier = Applier(client, world.children)
         reconciler = Reconciler(
             world=world,
             client=client,
@@ -133,8 +139,12 @@ class Operator:
             wake_after=self.queue.add_after,
             now=now,
         )
+        benchmarks = BenchmarkReconciler(
+            world=measured, client=client, applier=applier, wake_after=self.queue.add_after, now=now
+        )
         vital = [self._spawn(informer.run(), f"informer {informer.kind.plural}") for informer in world.informers()]
         vital.append(self._spawn(others.run(self.settings.resync_s, self.random), "model gateways"))
+        vital.append(self._spawn(measured.run(self.settings.resync_s, self.random), "benchmarks"))
         with suppress(ApiError):  # unknown is a state: only image volumes ask for it
             world.server_version = (await client.server_version()).git_version
         health.is_leading = True
@@ -148,9 +158,8 @@ class Operator:
 
         vital.append(self._spawn(self._resync(world, client), "resync"))
         vital.append(self._spawn(self._count(world), "count"))
-        vital.append(
-            self._spawn(self.queue.run(self._timed(reconciler, model_gateways), self.settings.workers), "workers")
-        )
+        work = self._timed(reconciler, model_gateways, benchmarks)
+        vital.append(self._spawn(self.queue.run(work, self.settings.workers), "workers"))
         # kopf last, when the others have begun: at its end it waits 5 s for every task that began after it.
         await asyncio.sleep(0)
         watching = self._spawn(self._run_kopf(world, stop), "kopf")
@@ -172,16 +181,18 @@ class Operator:
         return 0 if was_asked else 1
 
     def _timed(
-        self, reconciler: Reconciler, model_gateways: ModelGatewayReconciler
-    ) -> Callable[[Key | ModelGatewayKey], Coroutine[Any, Any, None]]:
+        self, reconciler: Reconciler, model_gateways: ModelGatewayReconciler, benchmarks: BenchmarkReconciler
+    ) -> Callable[[AnyKey], Coroutine[Any, Any, None]]:
         """Reconcile, and measure it; the queue tells what failed, and backs off for that key alone."""
 
-        async def work(key: Key | ModelGatewayKey) -> None:
+        async def work(key: AnyKey) -> None:
             result = "error"
             started = asyncio.get_running_loop().time()
             try:
                 if isinstance(key, ModelGatewayKey):
                     await model_gateways.reconcile(key)
+                elif isinstance(key, BenchmarkKey):
+                    await benchmarks.reconcile(key)
                 else:
                     await reconciler.reconcile(key)
                 result = "ok"

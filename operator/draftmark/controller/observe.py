@@ -68,6 +68,8 @@ class World:
     slices: Informer[Json] | None = field(init=False)
     #: Told of every child and every pod as well.
     listeners: list[Listener] = field(default_factory=list)
+    #: Told of every InferenceService that came, changed or went.
+    followers: list[Callable[[Key], None]] = field(default_factory=list)
     #: Role and restarts of each pod, by name.
     _pods_of: dict[Key, dict[str, tuple[str, int]]] = field(default_factory=dict)
     _claims_in: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -138,6 +140,7 @@ class World:
             # A successor of the same name has nothing of the one before.
             self._forget(key)
         self.services[key] = without_managed_fields(service)
+        self._tell_followers(key)
         return True
 
     def drop_service(self, key: Key, uid: str | None) -> None:
@@ -146,6 +149,11 @@ class World:
         if known is not None and (uid is None or known["metadata"].get("uid") == uid):
             del self.services[key]
             self._forget(key)
+            self._tell_followers(key)
+
+    def _tell_followers(self, key: Key) -> None:
+        for follower in self.followers:
+            follower(key)
 
     def _forget(self, key: Key) -> None:
         self.proofs.pop(key, None)

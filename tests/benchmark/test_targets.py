@@ -1,0 +1,164 @@
+"""What is measured, as it is found, and what can never be."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from draftmark.api import names
+from draftmark.benchmark.observation import BenchmarkObservation
+from draftmark.benchmark.targets import REFUSALS
+from tests import specs
+from tests.benchmark.world import World, benchmark, serving
+from tests.specs import Object
+
+URL = {"url": "http://other:8000", "model": "m", "tokenizer": "pvc://models/m.gguf"}
+
+
+def of(target: Object, **fields: Any) -> World:
+    return World(item=benchmark(target=target, **fields))
+
+
+def hub(**spec: Any) -> World:
+    """Two services of the hub, the second with a Secret of its own."""
+    secret = {"uri": "hf://org/repo", "authSecretRef": {"name": "a", "key": "t"}, "maxContextLength": 4096}
+    gpu = {"engine": {"name": "vllm"}, "accelerator": {"product": "NVIDIA-L4", "count": 1}}
+    first = serving(specs.spec(model=secret, **gpu))
+    second = serving(specs.spec(model={**secret, "authSecretRef": {"name": "b", "key": "t"}}, **gpu))
+    item = benchmark(compare={"target": {"service": "second", "allowUserTraffic": True}})
+
+    class Two(World):
+        def observe(self) -> BenchmarkObservation:
+            return replace(super().observe(), targets={specs.NAME: first, "second": second})
+
+    return Two(item=item)
+
+
+REFUSED: dict[str, Any] = {
+    "ForeignNamespace": lambda: of({**URL, "url": "http://other.elsewhere.svc:8000"}),
+    "UrlOfService": lambda: of({**URL, "url": "http://tiny"}),
+    "UnreadableTokenizerUri": lambda: of({**URL, "tokenizer": "pvc://models/../m.gguf"}),
+    "NotGenerative": lambda: World(target=serving(specs.spec(engine={"name": "llama-cpp", "args": ["--embedding"]}))),
+    "ContextTooShort": lambda: World(item=benchmark(workloads=[{"name": "long-context"}])),
+    "TokenizerUnavailable": lambda: World(target=serving(specs.spec(model={"uri": "https://example.com/m.gguf"}))),
+    "SeveralTokens": hub,
+    "InvalidSpec": lambda: of({**URL, "url": "http://other:70000"}),
+}
+
+
+def seen(world: World) -> World:
+    """The Services that are the operator's own are known."""
+    observe = world.observe
+
+    def with_services() -> BenchmarkObservation:
+        return replace(observe(), our_services=frozenset({"tiny"}))
+
+    world.observe = with_services  # type: ignore[method-assign]
+    return world
+
+
+def test_every_refusal_is_here() -> None:
+    assert REFUSED.keys() == REFUSALS
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_can_never_be_measured_is_refused_with_the_way_out(reason: str) -> None:
+    world = seen(REFUSED[reason]()).settle()
+    assert world.condition("Accepted")["status"] == "False", world.status
+    assert world.condition("Accepted")["reason"] == world.reason == reason
+    assert world.condition("Stalled")["status"] == "True"
+    assert world.phase == "Pending"
+    assert "create Job" not in world.writes
+    assert len(world.condition("Accepted")["message"]) > 60
+    assert world.wait(days=1).settle().writes == {"status": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("http://other", "http://other.models.svc"),
+        ("http://other:8000/", "http://other.models.svc:8000"),
+        ("http://other.models.svc.cluster.local:8000", "http://other.models.svc:8000"),
+        ("http://other.models", "http://other.models.svc"),
+    ],
+)
+def test_a_url_is_told_in_full(url: str, whole: str) -> None:
+    world = seen(of({**URL, "url": url})).settle()
+    assert world.order().targets[0].url == whole
+    assert world.order().targets[0].metrics_urls == ()
+    assert "targetDigest" not in world.status
+    assert world.run_pods().settle().result().settle().phase == "Succeeded"
+
+
+def test_a_service_is_reached_through_its_revisions_own_entry() -> None:
+    world = World().settle()
+    (target,) = world.order().targets
+    revision = target.facts.revision
+    assert target.url == f"http://tiny-router-{revision}.models.svc:{names.ROUTER_PORT}"
+    assert target.metrics_urls == ("http://10.0.0.1:8080/metrics",)
+    assert (target.model, target.facts.engine, target.facts.replicas) == ("tiny", "llama-cpp", 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"uri": "hf://org/repo:Q4_K_M"}, "Q4_K_M"),
+        ({"uri": "pvc://weights/qwen2.5-0.5b-instruct-q4_k_m.gguf"}, "Q4_K_M"),
+        ({"uri": "pvc://weights/m-IQ3_XXS.gguf"}, "IQ3_XXS"),
+        ({"uri": "pvc://weights/m.F16.gguf"}, "F16"),
+        ({"uri": "pvc://weights/seq2.gguf"}, None),
+        ({"uri": specs.CLAIM_URI}, None),
+    ],
+)
+def test_the_quantization_is_as_the_model_says(model: Object, told: str | None) -> None:
+    assert World(target=serving(specs.spec(model=model))).settle().order().targets[0].facts.quantization == told
+
+
+def test_hub_models_pass_on_what_they_are_named_by() -> None:
+    world = World(target=serving(specs.spec(model={"uri": "hf://org/repo:Q4_K_M"}))).settle()
+    tokenizer = world.order().targets[0].tokenizer
+    assert (tokenizer.kind, getattr(tokenizer, "quantization", None)) == ("hub", "Q4_K_M")
+
+
+def test_hardware_is_the_accelerator_or_the_nodes_cpu() -> None:
+    gpu = specs.spec(
+        model={"uri": "hf://org/repo", "maxContextLength": 4096},
+        engine={"name": "vllm"},
+        accelerator={"product": "NVIDIA-L4", "count": 1},
+    )
+    assert World(target=serving(gpu)).settle().order().targets[0].facts.hardware == "NVIDIA-L4"
+    assert World().settle().order().targets[0].facts.hardware == "CPU"
+
+
+def test_a_pod_that_is_replaced_or_whose_image_changes_is_another_target() -> None:
+    for change in (
+        lambda pod: {**pod, "metadata": {**pod["metadata"], "uid": "another"}},
+        lambda pod: {
+            **pod,
+            "status": {
+                **pod["status"],
+                "containerStatuses": [{**c, "imageID": "sha256:other"} for c in pod["status"]["containerStatuses"]],
+            },
+        },
+    ):
+        world = World().started()
+        assert world.target is not None
+        world.target = replace(world.target, pods=tuple(change(pod) for pod in world.target.pods))
+        assert world.settle().reason == "TargetChanged"
+
+
+def test_a_router_that_is_replaced_is_another_target() -> None:
+    world = World().started()
+    assert world.target is not None
+    (router,) = world.target.router_pods
+    other = {**router, "metadata": {**router["metadata"], "uid": "another"}}
+    world.target = replace(world.target, router_pods=(other,))
+    assert world.settle().reason == "TargetChanged"
+
+
+def test_readiness_that_comes_and_goes_is_no_change() -> None:
+    world = World().started()
+    assert world.target is not None
+    busy = [{**pod, "status": {**pod["status"], "conditions": []}} for pod in world.target.pods]
+    world.target = replace(world.target, pods=tuple(busy))
+    assert world.settle().phase == "Running"
