@@ -131,16 +131,14 @@ def test_hardware_is_the_accelerator_or_the_nodes_cpu() -> None:
 
 
 def test_a_pod_that_is_replaced_or_whose_image_changes_is_another_target() -> None:
-    for change in (
-        lambda pod: {**pod, "metadata": {**pod["metadata"], "uid": "another"}},
-        lambda pod: {
-            **pod,
-            "status": {
-                **pod["status"],
-                "containerStatuses": [{**c, "imageID": "sha256:other"} for c in pod["status"]["containerStatuses"]],
-            },
-        },
-    ):
+    def replaced(pod: Any) -> Object:
+        return {**pod, "metadata": {**pod["metadata"], "uid": "another"}}
+
+    def with_other_image(pod: Any) -> Object:
+        statuses = [{**c, "imageID": "sha256:other"} for c in pod["status"]["containerStatuses"]]
+        return {**pod, "status": {**pod["status"], "containerStatuses": statuses}}
+
+    for change in (replaced, with_other_image):
         world = World().started()
         assert world.target is not None
         world.target = replace(world.target, pods=tuple(change(pod) for pod in world.target.pods))

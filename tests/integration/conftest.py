@@ -186,7 +186,8 @@ class Rig:
         for pod in await self.all(kinds.PODS):
             conditions = pod.get("status", {}).get("conditions") or ()
             if names.LABEL_JOB in pod["metadata"]["labels"]:
-                await self._answer(pod)
+                if names.LABEL_BENCHMARK not in pod["metadata"]["labels"]:
+                    await self._answer(pod)
                 continue
             if any(c["type"] == "Ready" for c in conditions):
                 await self._bring_config(pod)
