@@ -154,7 +154,7 @@ class Order(Document):
     workloads: tuple[OrderedWorkload, ...]
     loads: tuple[Load, ...]
     warm_up_s: float
-    duration_s: float | None
+    duration_s: float | None = None
     """Of one block; None: `requests` says when it ends."""
     requests: int | None = None
     repetitions: int
