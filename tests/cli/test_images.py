@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from draftmark.cli import main
 from draftmark.render.yaml_io import dump_manifests
+from tests.api.test_benchmark import benchmark
 from tests.golden_cases import GoldenCase, golden_cases
 from tests.specs import Object, service, spec
 
@@ -54,6 +55,14 @@ def test_a_service_needs_its_engine_its_router_and_its_gateway() -> None:
 
 def test_a_model_gateway_needs_what_a_gateway_needs() -> None:
     assert listed(MODEL_GATEWAY) == [GATEWAY, OPERATOR]
+
+
+def test_a_benchmark_needs_the_load_generator() -> None:
+    assert listed(benchmark()) == ["ghcr.io/draftmark/benchmark:0.2.0"]
+    mirrored = (benchmark(), configured("registryMirror: mirror.example\n"))
+    assert listed(*mirrored) == ["mirror.example/draftmark/benchmark:0.2.0"]
+    named = (benchmark(), configured("benchmarks: {image: 'own/benchmark:1'}\n"))
+    assert listed(*named) == ["own/benchmark:1"]
 
 
 def test_a_model_in_an_image_is_listed() -> None:

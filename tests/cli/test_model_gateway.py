@@ -55,4 +55,4 @@ def test_explain_is_for_services() -> None:
 
 def test_a_file_without_either_is_named() -> None:
     result = run("render", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}})
-    assert "no InferenceService or ModelGateway" in result.stderr
+    assert "no InferenceService, ModelGateway or Benchmark" in result.stderr

@@ -14,9 +14,9 @@ from draftmark.api import names
 from draftmark.api.defaults import Defaults
 from draftmark.cli import offline
 from draftmark.cli.endings import fail
+from draftmark.render.benchmark import benchmark_image
 from draftmark.render.yaml_io import load_documents
 
-_OURS: Final = (names.KIND, names.MODEL_GATEWAY_KIND)
 #: The file in the chart's ConfigMap that holds the administrator's defaults.
 _DEFAULTS_FILE: Final = "defaults.yaml"
 _CONTAINERS: Final = ("containers", "initContainers", "ephemeralContainers")
@@ -33,10 +33,11 @@ def images(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) ->
     """
     manifests = offline.read_manifests(files)
     configured = offline.read_defaults(defaults) if defaults is not None else defaults_in(manifests)
-    ours = [m for m in manifests if m.get("apiVersion") == names.API_VERSION and m["kind"] in _OURS]
+    ours = [m for m in manifests if m.get("apiVersion") == names.API_VERSION and m["kind"] in offline.OUR_KINDS]
     others = [m for m in manifests if m not in ours]
     made = offline.render_all(offline.sort(ours), nodes, configured) if ours else []
-    found = sorted(images_in([*others, *made]))
+    measuring = {benchmark_image(configured)} if any(m["kind"] == names.BENCHMARK_KIND for m in ours) else set()
+    found = sorted(images_in([*others, *made]) | measuring)
     if not found:
         fail(f"no image in {', '.join(files)}. Give it the manifests of services, or what helm template prints.")
     click.echo("\n".join(found))

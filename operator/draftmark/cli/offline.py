@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from pydantic import ValidationError
 
 from draftmark.api import names
 from draftmark.api.base import ApiModel
+from draftmark.api.benchmark import BenchmarkSpec
 from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service import ENGINE_NAMES, InferenceServiceSpec
 from draftmark.api.model_gateway import ModelGatewaySpec
@@ -33,6 +34,9 @@ from draftmark.planner.needs_facts import UNKNOWN
 from draftmark.render.yaml_io import dump_manifests, load_manifests
 from draftmark.settings import UnreadableDefaults, load_defaults
 
+#: In the order in which they are told.
+OUR_KINDS: Final = (names.KIND, names.MODEL_GATEWAY_KIND, names.BENCHMARK_KIND)
+
 files_option = click.option("-f", "--filename", "files", multiple=True, required=True, help="File, or - for stdin.")
 nodes_option = click.option(
     "--nodes",
@@ -51,7 +55,7 @@ defaults_option = click.option(
 def render(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
     """Print the manifests that the operator would apply to an empty cluster.
 
-    A ModelGateway knows no models there: no service has an address yet. Objects get an owner reference only when the InferenceService has a uid; without one they belong to nobody.
+    A ModelGateway knows no models there: no service has an address yet. A Benchmark has nothing to measure there, so nothing is made for it. Objects get an owner reference only when the InferenceService has a uid; without one they belong to nobody.
     """
     click.echo(dump_manifests(render_all(_load(files), nodes, read_defaults(defaults))), nl=False)
 
@@ -99,18 +103,25 @@ def explain(files: tuple[str, ...], nodes: Path | None, defaults: Path | None, o
 @nodes_option
 @defaults_option
 def validate(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
-    """Check InferenceServices and ModelGateways without a cluster; unknown fields are errors."""
+    """Check InferenceServices, ModelGateways and Benchmarks without a cluster; unknown fields are errors."""
     given = _load(files)
     for service in given.services:
         _check_schema(service)
     for gateway in given.gateways:
         _check_gateway(gateway)
+    for benchmark in given.benchmarks:
+        _check_types(benchmark, BenchmarkSpec, f"a {names.BENCHMARK_KIND}")
     unknown = [f"{_where(s)}: {path}" for s in given.services for path in _unknown_fields(s, InferenceServiceSpec)]
     unknown += [f"{_where(g)}: {path}" for g in given.gateways for path in _unknown_fields(g, ModelGatewaySpec)]
+    unknown += [f"{_where(b)}: {path}" for b in given.benchmarks for path in _unknown_fields(b, BenchmarkSpec)]
     if unknown:
         fail(f"unknown fields: {'; '.join(unknown)}. Correct or remove them.")
     _fail_if_refused(decision for _, decision in _decide_all(given.services, nodes, read_defaults(defaults)))
-    counted = ((names.KIND, given.services), (names.MODEL_GATEWAY_KIND, given.gateways))
+    counted = (
+        (names.KIND, given.services),
+        (names.MODEL_GATEWAY_KIND, given.gateways),
+        (names.BENCHMARK_KIND, given.benchmarks),
+    )
     told = [f"{len(items)} {kind}{'' if len(items) == 1 else 's'}" for kind, items in counted if items]
     click.echo(f"{', '.join(told)} valid")
 
@@ -163,6 +174,7 @@ class Given:
 
     services: list[dict[str, Any]]
     gateways: list[dict[str, Any]]
+    benchmarks: list[dict[str, Any]]
 
 
 def read_manifests(files: Iterable[str]) -> list[dict[str, Any]]:
@@ -179,17 +191,18 @@ def read_manifests(files: Iterable[str]) -> list[dict[str, Any]]:
 
 def sort(manifests: Iterable[dict[str, Any]]) -> Given:
     """The objects of our kinds."""
-    found: dict[object, list[dict[str, Any]]] = {names.KIND: [], names.MODEL_GATEWAY_KIND: []}
+    found: dict[object, list[dict[str, Any]]] = {kind: [] for kind in OUR_KINDS}
     for manifest in manifests:
         if manifest.get("apiVersion") == names.API_VERSION and manifest["kind"] in found:
             found[manifest["kind"]].append(manifest)
-    return Given(services=found[names.KIND], gateways=found[names.MODEL_GATEWAY_KIND])
+    services, gateways, benchmarks = (found[kind] for kind in OUR_KINDS)
+    return Given(services=services, gateways=gateways, benchmarks=benchmarks)
 
 
 def _load(files: Iterable[str]) -> Given:
     given = sort(read_manifests(files))
-    if not (given.services or given.gateways):
-        fail(f"no {names.KIND} or {names.MODEL_GATEWAY_KIND} of {names.API_VERSION} in {', '.join(files)}.")
+    if not (given.services or given.gateways or given.benchmarks):
+        fail(f"no {', '.join(OUR_KINDS[:-1])} or {OUR_KINDS[-1]} of {names.API_VERSION} in {', '.join(files)}.")
     return given
 
 
@@ -209,7 +222,7 @@ def _check_types(item: dict[str, Any], spec: type[ApiModel], what: str) -> None:
     name = item.get("metadata", {}).get("name") if isinstance(item.get("metadata"), dict) else None
     if not isinstance(name, str) or not name:
         fail(f"{what} has no metadata.name. Give it one.")
-    if problem := names.name_problem(name):
+    if problem := names.name_problem(name, str(item.get("kind"))):
         fail(f"{name}: {problem}")
     try:
         spec.model_validate(item.get("spec") or {})

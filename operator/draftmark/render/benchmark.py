@@ -208,8 +208,13 @@ def render_benchmark_keeping(place: Place) -> list[dict[str, Any]]:
     ]
 
 
-def _pod(place: Place, spec: BenchmarkSpec, targets: Sequence[Target], job: str, defaults: Defaults) -> dict[str, Any]:
+def benchmark_image(defaults: Defaults) -> str:
+    """The load generator's image, as the administrator wants it."""
     configured = defaults.benchmarks or BenchmarkDefaults()
+    return configured.image or mirrored(DEFAULT_IMAGE, defaults)
+
+
+def _pod(place: Place, spec: BenchmarkSpec, targets: Sequence[Target], job: str, defaults: Defaults) -> dict[str, Any]:
     # Where a claim can be mounted, and who may read it, the service says; without a volume any node will do.
     mounted = next((target for target in targets if target.is_mounted), None)
     security = pod_security(mounted.pod_template if mounted is not None else PodTemplate())
@@ -227,7 +232,7 @@ def _pod(place: Place, spec: BenchmarkSpec, targets: Sequence[Target], job: str,
         tolerations=_tolerations(spec, mounted, defaults),
         image_pull_secrets=_pull_secrets(mounted, defaults),
         container=CONTAINER,
-        image=configured.image or mirrored(DEFAULT_IMAGE, defaults),
+        image=benchmark_image(defaults),
         command=list(COMMAND),
         args=["--order", f"{ORDER_FOLDER}/{ORDER_FILE}"],
         env=_env(targets),
