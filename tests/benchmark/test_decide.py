@@ -394,6 +394,16 @@ def test_the_operator_dies_while_it_ends(writes: int) -> None:
     assert sorted(world.children["ConfigMap"]) == ["first-result"]
 
 
+def test_the_job_ends_before_its_beginning_was_told() -> None:
+    usual = World().settle()
+    job = usual.job
+    world = World().reconcile(dies_after=6)  # the Job is there, and no status
+    assert world.status == {}
+    text = result_of(world.order(job)).model_dump_json(by_alias=True)
+    world.tell("result", text).end_job().settle()
+    assert (world.phase, world.status["targetDigest"]) == ("Succeeded", usual.status["targetDigest"])
+
+
 def test_a_lost_status_adopts_what_runs() -> None:
     world = World().started().progress(30).settle().lose_status().settle()
     assert (world.phase, world.job) == ("Running", world.attempt(0))

@@ -38,7 +38,10 @@ from draftmark.cluster.kinds import (
 )
 from draftmark.controller.main import LEASE_NAME
 from draftmark.facts.model_answer import ModelAnswer, write_answer
+from draftmark.measure.order import Order
+from draftmark.render.benchmark import ORDER_FILE
 from draftmark.settings import Settings
+from tests.benchmark.world import result_of
 from tests.controller.gateways import FakeGateways
 from tests.facts.model_rows import a_llama
 from tests.fake_api import Done, FakeApi
@@ -388,7 +391,9 @@ class Cluster:
         """A Job has a pod that has told the facts of a model, and ended; one whose Job is gone goes, too."""
         jobs = {job["metadata"]["name"]: job for job in self.all(JOBS)}
         for name, job in jobs.items():
-            if self.api.storage.objects[PODS].get(("default", name)) is None:
+            if names.LABEL_BENCHMARK in job["metadata"]["labels"]:
+                self._measure(name, job)
+            elif self.api.storage.objects[PODS].get(("default", name)) is None:
                 pod = _pod(name, name, job["spec"]["template"])
                 del pod["metadata"]["annotations"]["deployment"]
                 ended = {"exitCode": 0, "message": write_answer(ModelAnswer(facts=a_llama()))}
@@ -399,6 +404,16 @@ class Cluster:
             job_name = pod["metadata"]["labels"].get(names.LABEL_JOB)
             if job_name is not None and job_name not in jobs:
                 self.api.remove(PODS, pod["metadata"]["name"])
+
+    def _measure(self, name: str, job: Json) -> None:
+        """The Job of a Benchmark writes its result, when it finds its order and the ConfigMap for it."""
+        config_maps = self.api.storage.objects[CONFIG_MAPS]
+        benchmark = job["metadata"]["labels"][names.LABEL_BENCHMARK]
+        order, result = config_maps.get(("default", name)), config_maps.get(("default", f"{benchmark}-result"))
+        if order is None or result is None or "data" in result.obj:
+            return
+        told = result_of(Order.model_validate_json(order.obj["data"][ORDER_FILE])).model_dump_json(by_alias=True)
+        self.api.edit(CONFIG_MAPS, f"{benchmark}-result", lambda c: c.update(data={"result": told}), manager="job")
 
     def _run_kubelet(self) -> None:
         """A pod becomes ready; a gateway's works with the ConfigMap of its start until its annotation changes, then with

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from draftmark.api import names
-from draftmark.cluster.kinds import EVENTS, INFERENCE_SERVICES, JOBS, MODEL_GATEWAYS
+from draftmark.cluster.kinds import BENCHMARKS, EVENTS, INFERENCE_SERVICES, JOBS, MODEL_GATEWAYS, ROLES
 from tests.fake_api import Done
 from tests.faults.cluster import Cluster, Snapshot, service, text_of
 
@@ -65,6 +65,20 @@ def _gateway_is_ready(cluster: Cluster) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def _benchmark() -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.BENCHMARK_KIND,
+        "metadata": {"name": "first", "namespace": "default"},
+        "spec": {"target": {"service": "llama", "allowUserTraffic": True}, "concurrency": [1]},
+    }
+
+
+def _has_measured(cluster: Cluster) -> bool:
+    found = cluster.api.see(BENCHMARKS, "first") or {}
+    return found.get("status", {}).get("phase") == "Succeeded" and not cluster.all(ROLES)
+
+
 def _is_gone(cluster: Cluster) -> bool:
     return not cluster.end_state()
 
@@ -108,6 +122,9 @@ LEARN: Final = Scenario(
     lambda c: c.api.add(INFERENCE_SERVICES, service(accelerator={"product": "NVIDIA-L4"})),
     lambda c: c.is_ready() and not c.all(JOBS),
 )
+
+#: A Benchmark of a service at rest: a Job comes, writes its result, and what it needed goes.
+BENCHMARK: Final = Scenario("benchmark", {"replicas": 1}, lambda c: c.api.add(BENCHMARKS, _benchmark()), _has_measured)
 
 WRITING: Final = (CREATE, UPDATE, SCALE_UP, SCALE_DOWN, ROLL, GATEWAY, LEARN)
 

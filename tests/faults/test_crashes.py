@@ -14,6 +14,7 @@ from tests.fake_api.faults import WRITES, Fault
 from tests.faults.cluster import Cluster
 from tests.faults.operator_process import OperatorProcess
 from tests.faults.scenarios import (
+    BENCHMARK,
     CREATE,
     DELETE,
     ROLL,
@@ -63,6 +64,32 @@ async def test_killed_at_any_write(scenarios: Scenarios, scenario: Scenario) -> 
 
             run = await scenarios.run(cluster, scenario, arm=arm, at_rest=False)
             return run.differs_from(usual, writes=2 * _ANEW + _A_STEP)
+
+    problems = await each(range(1, len(usual.writes) + 1), killed_at, at_once=_AT_ONCE)
+    assert not problems, "\n".join(problems)
+    assert len(hit) >= len(_in_every_run(usual))
+
+
+async def test_killed_at_any_write_of_a_benchmark(scenarios: Scenarios) -> None:
+    """Case 1: SIGKILL before every other write is done, and after the others are, before their answer."""
+    usual = await scenarios.usual(BENCHMARK)
+    hit: list[int] = []
+
+    async def killed_at(number: int) -> list[str]:
+        async with scenarios.cluster(f"benchmark-{number}") as cluster:
+
+            def kill() -> None:
+                hit.append(number)
+                cluster.kill()
+
+            def arm() -> None:
+                if number % 2:
+                    cluster.api.fault(verb="write", nth=number, before=kill, reset=True)
+                else:
+                    cluster.api.fault(verb="write", nth=number, after=kill, lost_answer=True)
+
+            run = await scenarios.run(cluster, BENCHMARK, arm=arm, at_rest=False)
+            return run.differs_from(usual, writes=_ANEW)
 
     problems = await each(range(1, len(usual.writes) + 1), killed_at, at_once=_AT_ONCE)
     assert not problems, "\n".join(problems)

@@ -155,7 +155,7 @@ def _go_on(seen: BenchmarkObservation, spec: BenchmarkSpec, now: datetime) -> Be
     step = machine.step(state, looked, now)
     place = Place(service=seen.name, namespace=seen.namespace, uid=seen.uid, kind=names.BENCHMARK_KIND)
     if isinstance(step.state, Finished):
-        return _finish(seen, spec, place, step, attempt, now)
+        return _finish(seen, spec, place, step, attempt, found, now)
     needed: list[dict[str, Any]] = []
     job: dict[str, Any] | None = None
     if step.attempt is not None and not isinstance(targets, Obstacle):
@@ -191,17 +191,26 @@ def _go_on(seen: BenchmarkObservation, spec: BenchmarkSpec, now: datetime) -> Be
 
 
 def _finish(
-    seen: BenchmarkObservation, spec: BenchmarkSpec, place: Place, step: machine.Step, attempt: int, now: datetime
+    seen: BenchmarkObservation,
+    spec: BenchmarkSpec,
+    place: Place,
+    step: machine.Step,
+    attempt: int,
+    found: Found | None,
+    now: datetime,
 ) -> BenchmarkDecision:
     end = step.state
     assert isinstance(end, Finished)
     started = seen.status.get("startedAt")
+    # A process that began it may have ended before it could say so.
+    digest = found.digest if found is not None else seen.status.get("targetDigest")
     order = _order(seen, job_name(seen, attempt))
     told: dict[str, Any] = {
         "phase": end.phase,
         "job": job_name(seen, attempt),
         **({"attempts": attempt} if attempt else {}),
-        **_remembered(seen, "waitingSince", "targetDigest"),
+        **_remembered(seen, "waitingSince"),
+        **({"targetDigest": digest} if digest is not None else {}),
         **({"startedAt": started} if started else {}),
         "finishedAt": write_time(now),
         **_tell_targets(seen, order, None),
