@@ -14,6 +14,7 @@ from draftmark.api import names
 from draftmark.api.defaults import Defaults
 from draftmark.cli import offline
 from draftmark.cli.endings import fail
+from draftmark.cli.manifests import files_option, read_manifests
 from draftmark.render.benchmark import benchmark_image
 from draftmark.render.yaml_io import load_documents
 
@@ -23,7 +24,7 @@ _CONTAINERS: Final = ("containers", "initContainers", "ephemeralContainers")
 
 
 @click.command()
-@offline.files_option
+@files_option
 @offline.nodes_option
 @offline.defaults_option
 def images(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
@@ -31,7 +32,7 @@ def images(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) ->
 
     Manifests of the chart may be among them: their own images are printed as well, and the administrator's defaults are read from the chart's ConfigMap where --defaults does not name a file.
     """
-    manifests = offline.read_manifests(files)
+    manifests = read_manifests(files)
     configured = offline.read_defaults(defaults) if defaults is not None else defaults_in(manifests)
     ours = [m for m in manifests if m.get("apiVersion") == names.API_VERSION and m["kind"] in offline.OUR_KINDS]
     others = [m for m in manifests if m not in ours]

@@ -1,15 +1,13 @@
 """What needs no cluster: `render`, `explain` and `validate` read manifests and decide as the operator would."""
 
 import json
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from pydantic import ValidationError
 
 from draftmark.api import names
 from draftmark.api.base import ApiModel
@@ -17,8 +15,9 @@ from draftmark.api.benchmark import BenchmarkSpec
 from draftmark.api.defaults import Defaults
 from draftmark.api.inference_service import ENGINE_NAMES, InferenceServiceSpec
 from draftmark.api.model_gateway import ModelGatewaySpec
-from draftmark.choice import describe_errors, read_spec
+from draftmark.choice import read_spec
 from draftmark.cli.endings import UNPLANNABLE, fail
+from draftmark.cli.manifests import check_types, files_option, read_manifests, unknown_fields, where
 from draftmark.decide import decide
 from draftmark.decision import Decision, Manifest
 from draftmark.facts.model_answer import ModelProblem
@@ -37,7 +36,6 @@ from draftmark.settings import UnreadableDefaults, load_defaults
 #: In the order in which they are told.
 OUR_KINDS: Final = (names.KIND, names.MODEL_GATEWAY_KIND, names.BENCHMARK_KIND)
 
-files_option = click.option("-f", "--filename", "files", multiple=True, required=True, help="File, or - for stdin.")
 nodes_option = click.option(
     "--nodes",
     type=click.Path(path_type=Path),
@@ -55,7 +53,7 @@ defaults_option = click.option(
 def render(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) -> None:
     """Print the manifests that the operator would apply to an empty cluster.
 
-    A ModelGateway knows no models there: no service has an address yet. A Benchmark has nothing to measure there, so nothing is made for it. Objects get an owner reference only when the InferenceService has a uid; without one they belong to nobody.
+    A Benchmark has none there: there is nothing to measure. A ModelGateway knows no models there: no service has an address yet. Objects get an owner reference only when the InferenceService has a uid; without one they belong to nobody.
     """
     click.echo(dump_manifests(render_all(_load(files), nodes, read_defaults(defaults))), nl=False)
 
@@ -110,10 +108,15 @@ def validate(files: tuple[str, ...], nodes: Path | None, defaults: Path | None) 
     for gateway in given.gateways:
         _check_gateway(gateway)
     for benchmark in given.benchmarks:
-        _check_types(benchmark, BenchmarkSpec, f"a {names.BENCHMARK_KIND}")
-    unknown = [f"{_where(s)}: {path}" for s in given.services for path in _unknown_fields(s, InferenceServiceSpec)]
-    unknown += [f"{_where(g)}: {path}" for g in given.gateways for path in _unknown_fields(g, ModelGatewaySpec)]
-    unknown += [f"{_where(b)}: {path}" for b in given.benchmarks for path in _unknown_fields(b, BenchmarkSpec)]
+        _check_benchmark(benchmark)
+    typed: list[tuple[list[dict[str, Any]], type[ApiModel]]] = [
+        (given.services, InferenceServiceSpec),
+        (given.gateways, ModelGatewaySpec),
+        (given.benchmarks, BenchmarkSpec),
+    ]
+    unknown = [
+        f"{where(item)}: {path}" for items, spec in typed for item in items for path in unknown_fields(item, spec)
+    ]
     if unknown:
         fail(f"unknown fields: {'; '.join(unknown)}. Correct or remove them.")
     _fail_if_refused(decision for _, decision in _decide_all(given.services, nodes, read_defaults(defaults)))
@@ -177,26 +180,17 @@ class Given:
     benchmarks: list[dict[str, Any]]
 
 
-def read_manifests(files: Iterable[str]) -> list[dict[str, Any]]:
-    """All objects in the files."""
-    found: list[dict[str, Any]] = []
-    for name in files:
-        try:
-            text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-            found += load_manifests(text)
-        except (OSError, ValueError) as error:
-            fail(f"{name}: {error}")
-    return found
-
-
 def sort(manifests: Iterable[dict[str, Any]]) -> Given:
     """The objects of our kinds."""
     found: dict[object, list[dict[str, Any]]] = {kind: [] for kind in OUR_KINDS}
     for manifest in manifests:
         if manifest.get("apiVersion") == names.API_VERSION and manifest["kind"] in found:
             found[manifest["kind"]].append(manifest)
-    services, gateways, benchmarks = (found[kind] for kind in OUR_KINDS)
-    return Given(services=services, gateways=gateways, benchmarks=benchmarks)
+    return Given(
+        services=found[names.KIND],
+        gateways=found[names.MODEL_GATEWAY_KIND],
+        benchmarks=found[names.BENCHMARK_KIND],
+    )
 
 
 def _load(files: Iterable[str]) -> Given:
@@ -208,39 +202,18 @@ def _load(files: Iterable[str]) -> Given:
 
 def _check_schema(service: dict[str, Any]) -> None:
     """The rules that the API server would check."""
-    _check_types(service, InferenceServiceSpec, f"an {names.KIND}")
+    check_types(service, InferenceServiceSpec, f"an {names.KIND}")
     engine = service["spec"]["engine"]["name"]
     if engine not in ENGINE_NAMES:
-        fail(f"{_where(service)}: engine.name '{engine}' is not known. Use one of: {', '.join(ENGINE_NAMES)}.")
+        fail(f"{where(service)}: engine.name '{engine}' is not known. Use one of: {', '.join(ENGINE_NAMES)}.")
 
 
 def _check_gateway(gateway: dict[str, Any]) -> None:
-    _check_types(gateway, ModelGatewaySpec, f"a {names.MODEL_GATEWAY_KIND}")
+    check_types(gateway, ModelGatewaySpec, f"a {names.MODEL_GATEWAY_KIND}")
 
 
-def _check_types(item: dict[str, Any], spec: type[ApiModel], what: str) -> None:
-    name = item.get("metadata", {}).get("name") if isinstance(item.get("metadata"), dict) else None
-    if not isinstance(name, str) or not name:
-        fail(f"{what} has no metadata.name. Give it one.")
-    if problem := names.name_problem(name, str(item.get("kind"))):
-        fail(f"{name}: {problem}")
-    try:
-        spec.model_validate(item.get("spec") or {})
-    except ValidationError as error:
-        fail(f"{_where(item)}: {describe_errors(error)}")
-
-
-def _unknown_fields(item: dict[str, Any], spec: type[ApiModel]) -> list[str]:
-    try:
-        spec.model_validate(item.get("spec") or {}, extra="forbid")
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
-        return [".".join(["spec", *map(str, e["loc"])]) for e in found if e["type"] == "extra_forbidden"]
-    return []
-
-
-def _where(service: Mapping[str, Any]) -> str:
-    return str(service.get("metadata", {}).get("name", "(no name)"))
+def _check_benchmark(benchmark: dict[str, Any]) -> None:
+    check_types(benchmark, BenchmarkSpec, f"a {names.BENCHMARK_KIND}")
 
 
 def _unasked(seen: Observation, plan: Plan | Unplannable) -> ModelProblem | None:
