@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from draftmark.cli import main, watching
+from draftmark.cli import looking, main
 from draftmark.cli.overview import Seen
 from draftmark.cluster.kinds import DEPLOYMENTS, INFERENCE_SERVICES, PODS
 from tests.cli.world import NAMESPACE
@@ -77,5 +77,5 @@ def each_look(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Any]]:
             raise KeyboardInterrupt
         steps.pop(0)()
 
-    monkeypatch.setattr(watching, "wait", wait)
+    monkeypatch.setattr(looking, "wait", wait)
     return steps

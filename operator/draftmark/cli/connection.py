@@ -19,9 +19,9 @@ from kubernetes import config as official_config
 from kubernetes.config import kube_config
 from urllib3.exceptions import HTTPError
 
-from draftmark.api import names
 from draftmark.api.conditions import shorten
-from draftmark.cluster.kinds import INFERENCE_SERVICES, PODS, Kind
+from draftmark.cli.endings import ClusterError
+from draftmark.cluster.kinds import BENCHMARKS, INFERENCE_SERVICES, PODS, Kind
 
 __all__ = ["Cluster", "ClusterError"]
 
@@ -40,24 +40,8 @@ CONNECTIONS: Final = 64
 #: Who writes, as managedFields shows it.
 FIELD_MANAGER: Final = "kubectl-draftmark"
 
+_JSON_PATCH: Final = "application/json-patch+json"
 _SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-
-class ClusterError(Exception):
-    """What a user reads: what is, what is needed, and the way out.
-
-    Attributes:
-        status: HTTP status of the answer; 0 when there was none.
-    """
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may succeed a moment later."""
-        return self.status in (0, 429) or self.status >= 500
 
 
 class Cluster:
@@ -120,15 +104,26 @@ class Cluster:
         Raises:
             ClusterError: It does not exist (the message names those that do), or cannot be read.
         """
+        return self._one_of_ours(INFERENCE_SERVICES, name)
+
+    def benchmark(self, name: str) -> Json:
+        """A Benchmark of the chosen namespace.
+
+        Raises:
+            ClusterError: As of a service.
+        """
+        return self._one_of_ours(BENCHMARKS, name)
+
+    def _one_of_ours(self, kind: Kind, name: str) -> Json:
         try:
-            return self.get(INFERENCE_SERVICES, name)
+            return self.get(kind, name)
         except ClusterError as error:
             if error.status != 404:
                 raise
-        there = [str(item["metadata"]["name"]) for item in self.list_all(INFERENCE_SERVICES, self.namespace)]
+        there = [str(item["metadata"]["name"]) for item in self.list_all(kind, self.namespace)]
         near = get_close_matches(name, there, n=3) or sorted(there)
         raise ClusterError(
-            f"there is no {names.KIND} '{name}' in namespace '{self.namespace}'; it has: {_listed(near)}. "
+            f"there is no {kind.kind} '{name}' in namespace '{self.namespace}'; it has: {_listed(near)}. "
             "Correct the name, or give --namespace.",
             404,
         )
@@ -158,6 +153,16 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if is_trial else {})
         path = kind.path(self.namespace, quote(name, safe=""))
         return self._json("PATCH", path, kind=kind, name=name, query=query, body=list(operations))
+
+    def apply(self, kind: Kind, manifest: Json) -> Json:
+        """Server-side apply into the chosen namespace. Not forced: what somebody else has set to another value is a
+        conflict (409). Unknown fields are refused."""
+        name = str(manifest["metadata"]["name"])
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        path = kind.path(self.namespace, quote(name, safe=""))
+        return self._json(
+            "PATCH", path, kind=kind, name=name, query=query, body=manifest, content_type="application/apply-patch+yaml"
+        )
 
     # Pods
 
@@ -197,9 +202,12 @@ class Cluster:
         name: str = "",
         query: Mapping[str, str] | None = None,
         body: Any = None,
+        content_type: str = _JSON_PATCH,
     ) -> Json:
         timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
-        answer = self._send(method, path, query=query, timeout=timeout, body=body, kind=kind, name=name)
+        answer = self._send(
+            method, path, query=query, timeout=timeout, body=body, content_type=content_type, kind=kind, name=name
+        )
         with self._translated():
             data = answer.response.data
         try:
@@ -222,10 +230,11 @@ class Cluster:
         name: str = "",
         query: Mapping[str, str] | None = None,
         body: Any = None,
+        content_type: str = _JSON_PATCH,
     ) -> Any:
         headers = {"Accept": "application/json, */*"}
         if body is not None:
-            headers["Content-Type"] = "application/json-patch+json"
+            headers["Content-Type"] = content_type
         request = self._api.param_serialize(
             method, path, query_params=list((query or {}).items()), header_params=headers, body=body,
             auth_settings=["BearerToken"],

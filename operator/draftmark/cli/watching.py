@@ -1,14 +1,7 @@
-"""`status`, `top` and `logs`: what there is of a service, what it does, and what it says.
-
-On a terminal a watched view is drawn anew in place. Elsewhere what has changed is printed, so that the output of a
-pipeline can be read afterwards.
-"""
+"""`status`, `top` and `logs`: what there is of a service, what it does, and what it says."""
 
 import json
-import sys
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +9,13 @@ import click
 
 from draftmark.api import names
 from draftmark.api.duration import seconds_of
+from draftmark.cli import looking
 from draftmark.cli.endings import fail
+from draftmark.cli.looking import Remarks, TreeView, live, screen_or_none, try_again
 from draftmark.cli.on_cluster import on_cluster
 
 if TYPE_CHECKING:
     from draftmark.cli.connection import Cluster
-    from draftmark.cli.screen import Screen
 
 #: Seconds between two looks.
 STATUS_EVERY_S: Final = 1.0
@@ -30,48 +24,6 @@ TOP_EVERY_S: Final = 2.0
 RATE_OVER_S: Final = 1.0
 #: Lines of each pod that `logs -f` begins with, as kubectl does for several pods.
 FOLLOW_TAIL: Final = 10
-
-
-def wait(seconds: float) -> None:
-    """Until the next look. In one place, so that tests need not."""
-    time.sleep(seconds)
-
-
-def _screen() -> "Screen | None":
-    """The terminal, or None when the output goes elsewhere."""
-    if not sys.stdout.isatty():
-        return None
-    from draftmark.cli.screen import Screen  # slow to import
-
-    return Screen()
-
-
-def _live(screen: "Screen | None", *, is_watched: bool) -> AbstractContextManager[None]:
-    return screen.live() if screen is not None and is_watched else nullcontext()
-
-
-class _Remarks:
-    """Messages on stderr, each once in a row."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __call__(self, text: str) -> None:
-        if text != self._last:
-            self._last = text
-            click.echo(f"draftmark: {text}", err=True)
-
-
-def _try_again(look: Callable[[], None], remark: _Remarks) -> None:
-    """Look once more; what may pass is only told."""
-    from draftmark.cli.connection import ClusterError
-
-    try:
-        look()
-    except ClusterError as error:
-        if not error.may_pass:
-            raise
-        remark(f"{error} Trying again.")
 
 
 # status
@@ -86,6 +38,7 @@ def status(cluster: "Cluster", name: str, *, watch: bool, output: str) -> None:
     """Show what exists of a service, and why."""
     from draftmark.cli.overview import overview
     from draftmark.cli.reading import see
+    from draftmark.cli.status_tree import status_tree
 
     if output == "json":
         if watch:
@@ -94,54 +47,22 @@ def status(cluster: "Cluster", name: str, *, watch: bool, output: str) -> None:
         click.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
 
-    screen = _screen()
-    view = _StatusView(screen)
+    screen = screen_or_none()
+    view, is_ready = TreeView(screen), False
 
     def look() -> None:
+        nonlocal is_ready
         seen, now = see(cluster, name), datetime.now(UTC)
-        view.show(overview(seen, now), now)
+        told = overview(seen, now)
+        is_ready = told["ready"]
+        view.show(status_tree(told, now))
 
-    with _live(screen, is_watched=watch):
+    with live(screen, is_watched=watch):
         look()
-        remark = _Remarks()
-        while watch and not view.is_ready:
-            wait(STATUS_EVERY_S)
-            _try_again(look, remark)
-
-
-class _StatusView:
-    """The tree: drawn over itself on a terminal, and line by line as it changes elsewhere."""
-
-    def __init__(self, screen: "Screen | None") -> None:
-        self.is_ready = False
-        self._screen = screen
-        self._shown: set[str] | None = None
-        self._since = time.monotonic()
-
-    def show(self, told: dict[str, Any], now: datetime) -> None:
-        from draftmark.cli.status_tree import status_tree
-        from draftmark.cli.tree import plain_text
-
-        self.is_ready = told["ready"]
-        tree = status_tree(told, now)
-        if self._screen is not None:
-            self._screen.show_tree(tree)
-            return
-        text = plain_text(tree)
-        lines = [_without_times(line) for line in text.splitlines()]
-        if self._shown is None:
-            click.echo(text, nl=False)
-        else:
-            for line in lines:
-                if line not in self._shown:
-                    click.echo(f"+{time.monotonic() - self._since:.0f} s  {line}")
-        self._shown = set(lines)
-
-
-def _without_times(line: str) -> str:
-    """A line of a tree without its guides, and without what only says how long something has lasted."""
-    bare = line.lstrip("│├└─ ")
-    return bare.rpartition(", for ")[0] if bare.endswith(" so far") else bare.partition("  proven ")[0]
+        remark = Remarks()
+        while watch and not is_ready:
+            looking.wait(STATUS_EVERY_S)
+            try_again(look, remark)
 
 
 # top
@@ -163,7 +84,7 @@ def top(cluster: "Cluster", name: str | None, *, all_namespaces: bool, watch: bo
 
     if name is not None and all_namespaces:
         fail("a service is in one namespace. Leave out NAME, or --all-namespaces.")
-    screen = _screen()
+    screen = screen_or_none()
     before: dict[tuple[str, str], Answers] = {}
     is_first = True
 
@@ -179,7 +100,7 @@ def top(cluster: "Cluster", name: str | None, *, all_namespaces: bool, watch: bo
             fail(f"there is no {names.KIND} in {where}. Give --namespace or --all-namespaces.")
         answers, notes = ask_pods(cluster, services, before)
         if is_first and any(a.engines for a in answers.values()):
-            wait(RATE_OVER_S)
+            looking.wait(RATE_OVER_S)
             answers, notes = ask_pods(cluster, services, answers)
         before = answers
         rows = [row for seen in services for row in make_rows(seen, answers[_key(seen.service)])]
@@ -193,12 +114,12 @@ def top(cluster: "Cluster", name: str | None, *, all_namespaces: bool, watch: bo
                 click.echo(f"draftmark: {note}", err=True)
         is_first = False
 
-    with _live(screen, is_watched=watch):
+    with live(screen, is_watched=watch):
         look()
-        remark = _Remarks()
+        remark = Remarks()
         while watch:
-            wait(TOP_EVERY_S)
-            _try_again(look, remark)
+            looking.wait(TOP_EVERY_S)
+            try_again(look, remark)
 
 
 def _key(service: Mapping[str, Any]) -> tuple[str, str]:
@@ -250,9 +171,9 @@ def logs(
         tail = FOLLOW_TAIL
     cluster.service(name)
     query = LogQuery(service=name, roles=roles, revision=revision, tail=tail, since_s=since, is_previous=previous)
-    screen = _screen()
+    screen = screen_or_none()
     prefixes: dict[str, str] = {}
-    lines = follow_logs(cluster, query, _Remarks()) if follow else read_logs(cluster, query, _Remarks())
+    lines = follow_logs(cluster, query, Remarks()) if follow else read_logs(cluster, query, Remarks())
     for prefix, line in lines:
         if prefix not in prefixes:
             prefixes[prefix] = screen.prefix(prefix) if screen is not None else prefix
