@@ -11,7 +11,9 @@ from tests.cli.test_commands import ENGINE, log, pinned
 PAGE = (Path(__file__).parents[2] / "docs" / "kubectl.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["status-changing", "top-changing"])
+@pytest.mark.parametrize(
+    "name", ["status-changing", "top-changing", "bench-running", "bench-inconclusive", "bench-compared"]
+)
 def test_the_golden_texts_stand_in_the_page(name: str) -> None:
     assert (GOLDEN / f"{name}.txt").read_text("utf-8") in PAGE
 

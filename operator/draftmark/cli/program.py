@@ -32,6 +32,10 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "pause": "draftmark.cli.changing",
         "resume": "draftmark.cli.changing",
     },
+    "Benchmarks": {
+        "bench": "draftmark.cli.measuring",
+        "compare": "draftmark.cli.measuring",
+    },
     "The operator": {
         "generate": "draftmark.cli.generate",
         "run": "draftmark.cli.run",
