@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from e2e import tiny_gguf
+from e2e import browser, tiny_gguf
 from e2e.cluster import binaries, images, packages, prometheus
 from e2e.cluster.choose import Own, choose_for_tests
 from e2e.cluster.progress import say, step
@@ -43,6 +43,9 @@ def prepare() -> None:
                 make()
         with step("promtool, for the tests of rules"):
             prometheus.promtool()
+    say("5. a browser")
+    with step("Chromium, for the tests of reports"):
+        browser.program()
     for each in (images.standin, tiny_model_image):
         with step(each.__name__.replace("_", " ")):
             each()

@@ -44,6 +44,7 @@ def test_kubectl_users_read_kubectl(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--help"], {"kubernetes", "rich", "kopf", "aiohttp", "httpx"}),
         (["--version"], {"kubernetes", "rich", "kopf", "pydantic", "draftmark.decide"}),
         (["status", "--help"], {"kubernetes", "rich", "draftmark.decide"}),
+        (["report", "-f", "/nowhere"], {"kubernetes", "rich", "kopf", "matplotlib", "numpy"}),
         (["bench", "x", "--kubeconfig=/nowhere"], {"rich", "draftmark.decide", "kopf", "matplotlib"}),
         # No terminal, so nothing is drawn; there is no kubeconfig, so it ends before it asks anybody.
         (["status", "x", "--kubeconfig=/nowhere"], {"rich", "draftmark.decide", "kopf"}),

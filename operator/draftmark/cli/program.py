@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Benchmarks": {
         "bench": "draftmark.cli.measuring",
         "compare": "draftmark.cli.measuring",
+        "report": "draftmark.cli.report",
     },
     "The operator": {
         "generate": "draftmark.cli.generate",
