@@ -24,6 +24,7 @@ from tests.chart.argocd_health import (
     script_of,
 )
 from tests.chart.test_chart import CHART, render
+from tests.cli import benchmarks
 from tests.golden_model_gateway import service as model_service
 from tests.model_gateway.test_decide import pod
 from tests.model_gateway.test_decide import seen as seen_gateway
@@ -192,8 +193,45 @@ def test_a_model_gateways_status_of_an_earlier_spec_does_not_count() -> None:
     assert health(names.MODEL_GATEWAY_KIND, item)[0] == PROGRESSING
 
 
+@pytest.mark.parametrize(
+    ("item", "expected", "message"),
+    [
+        (benchmarks.benchmark(None), PROGRESSING, "The operator has not acted on this spec yet."),
+        (benchmarks.benchmark("Pending"), PROGRESSING, "Pending: The Benchmark is Pending."),
+        (benchmarks.benchmark("Running"), PROGRESSING, "Running: The Benchmark is Running."),
+        (benchmarks.running(), PROGRESSING, "chat, concurrency 4: Measuring 42 %"),
+        (
+            benchmarks.benchmark("Running", progress={"stage": "Tokenizer", "percent": 0}),
+            PROGRESSING,
+            "Tokenizer 0 %",
+        ),
+        (benchmarks.succeeded(), HEALTHY, "Succeeded: The Benchmark is Succeeded."),
+        (benchmarks.compared(winner="none"), HEALTHY, "Succeeded: The Benchmark is Succeeded."),
+        (
+            benchmarks.inconclusive(),
+            DEGRADED,
+            "ClientSaturated: chat, concurrency 16: the load generator had too little CPU.",
+        ),
+        (benchmarks.benchmark("Failed"), DEGRADED, "Failed: The Benchmark is Failed."),
+        (benchmarks.benchmark("Failed", conditions=[]), DEGRADED, "Failed, and the operator has not said why."),
+    ],
+    ids=["new", "pending", "running", "with progress", "with a stage", "succeeded", "no difference", "inconclusive", "failed", "bare"],
+)  # fmt: skip
+def test_health_of_a_benchmark(item: Object, expected: str, message: str) -> None:
+    assert health(names.BENCHMARK_KIND, item) == (expected, message)
+
+
+def test_a_benchmarks_status_of_an_earlier_one_does_not_count() -> None:
+    item = benchmarks.succeeded()
+    item["status"]["observedGeneration"] = -1
+    assert health(names.BENCHMARK_KIND, item)[0] == PROGRESSING
+    item["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    assert health(names.BENCHMARK_KIND, item) == (PROGRESSING, "The Benchmark is being deleted.")
+
+
 def test_every_kind_of_ours_has_a_health_check_and_the_snippet_has_them_all() -> None:
     kinds = {crd["spec"]["names"]["kind"] for crd in (inference_service_crd(), model_gateway_crd())}
+    kinds.add(names.BENCHMARK_KIND)
     assert {path.parent.name for path in ARGOCD.glob(f"{names.GROUP}/*/health.lua")} == kinds
     snippet = yaml.safe_load((ARGOCD / "argocd-cm.yaml").read_text("utf-8"))
     # To the last byte: a difference means that the script was changed and the snippet was not.
