@@ -42,6 +42,5 @@ def test_what_is_wrong_with_a_benchmark_is_told(item: Any, told: str) -> None:
 def test_other_commands_let_benchmarks_be() -> None:
     assert run("render", service(), manifest()).stdout == run("render", service()).stdout
     assert run("explain", service(), manifest()).stdout == run("explain", service()).stdout
-    assert run("images", service(), manifest()).stdout == run("images", service()).stdout
     result = run("explain", manifest())
     assert (result.exit_code, "no InferenceService" in result.stderr) == (1, True)
