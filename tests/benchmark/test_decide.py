@@ -493,7 +493,8 @@ def test_any_order_of_events_ends_in_one_result_or_a_clear_failure(events: list[
             break
         world.settle().run_pods().settle().end_job().wait(minutes=31).settle()
     assert world.phase in PHASES_AT_THE_END
-    assert world.writes["create Job"] <= 3 * (1 + events.count("status lost"))
+    # A Job that was deleted before anything was written down of it has never been, as far as anybody knows.
+    assert world.writes["create Job"] <= 3 * (1 + events.count("status lost")) + events.count("job deleted")
     has_numbers = any("ttft" in r for r in world.status.get("results") or ())
     assert has_numbers == (world.phase == "Succeeded")
     assert world.condition("Complete")["message"]
