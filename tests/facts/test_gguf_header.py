@@ -299,3 +299,18 @@ def test_a_damaged_header_is_an_answer(tiny: Path, data: st.DataObject) -> None:
     header = read_gguf_header(bytes(damaged))
     if isinstance(header, GgufHeader):
         assert isinstance(facts_from_gguf(header), ModelFacts | UnreadableConfig)
+
+
+def test_arrays_that_are_asked_for_are_kept_whole_and_nothing_else_changes(tmp_path: Path) -> None:
+    data = write(tmp_path / "tiny.gguf")
+    wanted = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "general.name", "none")
+    header, plain = read_gguf_header(data, arrays=wanted), read_gguf_header(data)
+    assert isinstance(header, GgufHeader)
+    assert isinstance(plain, GgufHeader)
+    assert header.arrays["tokenizer.ggml.tokens"] == tuple(f"token {i}" for i in range(VOCABULARY))
+    assert header.arrays["tokenizer.ggml.scores"] == (0.0,) * VOCABULARY
+    assert header.arrays["general.name"] == ()
+    assert plain.arrays == {}
+    assert (header.metadata, header.lengths, header.tensors) == (plain.metadata, plain.lengths, plain.tensors)
+    short = read_gguf_header(data[: data.index(b"token 7")], arrays=wanted)
+    assert isinstance(short, ShortHeader)

@@ -9,7 +9,7 @@ caller reads more, up to `MAX_HEADER_BYTES`.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Final
@@ -108,6 +108,8 @@ class GgufHeader:
     lengths: Mapping[str, int]
     tensors: tuple[GgufTensor, ...]
     header_bytes: int
+    arrays: Mapping[str, tuple[int | float | bool | str, ...]] = field(default_factory=dict)
+    """Those that were asked for, whole."""
 
     @property
     def parameters(self) -> int:
@@ -123,17 +125,18 @@ class GgufHeader:
         return sum(tensor.n_bytes for tensor in self.tensors if "_exps" in tensor.name)
 
 
-def read_gguf_header(data: bytes) -> GgufHeader | ShortHeader | UnreadableHeader:
+def read_gguf_header(data: bytes, *, arrays: Collection[str] = ()) -> GgufHeader | ShortHeader | UnreadableHeader:
     """Read the header from the beginning of a GGUF file; never raises.
 
     Args:
         data: The file's first bytes; more than the header does no harm.
+        arrays: Keys of arrays that are kept whole, such as the vocabulary.
 
     Returns:
         The header; or that more bytes are needed; or why these cannot be a header.
     """
     try:
-        return _read(_Bytes(data))
+        return _read(_Bytes(data), arrays)
     except _Short as short:
         if short.needed > MAX_HEADER_BYTES:
             return UnreadableHeader(reason=f"the header is longer than {MAX_HEADER_BYTES} bytes.")
@@ -184,7 +187,7 @@ class _Bytes:
         return raw.decode("utf-8", errors="replace")
 
 
-def _read(data: _Bytes) -> GgufHeader:
+def _read(data: _Bytes, arrays: Collection[str]) -> GgufHeader:
     if data.take(4) != MAGIC:
         raise _Unreadable("the file does not begin with GGUF.")
     version = data.number("<I")
@@ -195,15 +198,21 @@ def _read(data: _Bytes) -> GgufHeader:
     n_pairs = data.count("metadata pairs", MAX_PAIRS)
     metadata: dict[str, int | float | bool | str | tuple[int | float | bool, ...]] = {}
     lengths: dict[str, int] = {}
+    whole: dict[str, tuple[int | float | bool | str, ...]] = {}
     for _ in range(n_pairs):
         key = data.text("a key", MAX_KEY_BYTES)
         if key in metadata or key in lengths:
             raise _Unreadable(f"the key {key[:80]!r} is there twice.")
+        if key in arrays:
+            start, whole[key] = data.at, _whole_array(data, key)
+            data.at = start
         _pair(data, key, metadata, lengths)
     tensors = tuple(_tensor(data) for _ in range(n_tensors))
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise _Unreadable("two tensors have the same name.")
-    return GgufHeader(version=version, metadata=metadata, lengths=lengths, tensors=tensors, header_bytes=data.at)
+    return GgufHeader(
+        version=version, metadata=metadata, lengths=lengths, tensors=tensors, header_bytes=data.at, arrays=whole
+    )
 
 
 def _pair(
@@ -233,6 +242,20 @@ def _pair(
             raise _Unreadable(f"{key[:80]!r} is an array of type {item}; numbers and strings are read.")
     else:
         raise _Unreadable(f"{key[:80]!r} has type {kind}, which GGUF does not have.")
+
+
+def _whole_array(data: _Bytes, key: str) -> tuple[int | float | bool | str, ...]:
+    """All items; none of what is no array of numbers or strings: reading the pair says what is wrong with it."""
+    if data.number("<I") != _ARRAY:
+        return ()
+    item = data.number("<I")
+    length = data.count(f"items of {key[:80]!r}", MAX_ITEMS)
+    if item == _STRING:
+        return tuple(data.text(f"an item of {key[:80]!r}", MAX_STRING_BYTES) for _ in range(length))
+    if item in _SCALARS:
+        code = f"<{length}{_SCALARS[item][1]}"
+        return struct.unpack(code, data.take(struct.calcsize(code)))
+    return ()
 
 
 def _scalar(data: _Bytes, kind: int) -> int | float | bool:
