@@ -37,7 +37,13 @@ type engine struct {
 	started  time.Time
 	requests *requests
 	// Totals of tokens, as the metrics tell them.
-	promptTokens, predictedTokens atomic.Int64
+	promptTokens, cachedTokens, predictedTokens atomic.Int64
+	// Requests that asked for a completion, counted from 1.
+	completions     atomic.Int64
+	firstCompletion atomic.Pointer[time.Time]
+	tokenizer       tokenizer
+	// isVllm: metrics are vLLM's.
+	isVllm bool
 }
 
 func newEngine(flags flags, behaviour behaviour) *engine {
@@ -51,6 +57,7 @@ func newEngine(flags flags, behaviour behaviour) *engine {
 		slots:     make(chan struct{}, flags.parallel),
 		started:   time.Now(),
 		requests:  newRequests(pod),
+		tokenizer: behaviour.tokenizer,
 	}
 }
 
@@ -69,6 +76,7 @@ func (e *engine) handler() http.Handler {
 	paths.HandleFunc("GET /metrics", e.metrics)
 	paths.HandleFunc("POST /v1/chat/completions", e.usingModel(e.complete(true)))
 	paths.HandleFunc("POST /v1/completions", e.usingModel(e.complete(false)))
+	paths.HandleFunc("POST /tokenize", e.tokenize)
 	paths.HandleFunc("POST /v1/embeddings", e.usingModel(e.embed))
 	paths.HandleFunc("POST /v1/rerank", e.usingModel(e.rank))
 	paths.HandleFunc("GET /standin/requests", e.requests.serve)
@@ -194,7 +202,7 @@ func (e *engine) takeSlot(ctx context.Context) bool {
 	}
 }
 
-// wait lets the time of one token pass; false if the client went away.
+// wait lets time pass; false if the client went away.
 func wait(ctx context.Context, time_ time.Duration) bool {
 	if time_ <= 0 {
 		return ctx.Err() == nil
@@ -237,6 +245,10 @@ func (e *engine) complete(isChat bool) func(http.ResponseWriter, *http.Request, 
 			completion.finish = "length"
 		}
 		completion.begin()
+		if completion.fraud == fraudError {
+			refuse(w, http.StatusInternalServerError, "server_error", "STANDIN_ERROR_SHARE")
+			return true
+		}
 		if request.Stream {
 			return completion.stream(w, r.Context(), request.StreamOptions.IncludeUsage)
 		}
@@ -254,6 +266,12 @@ type completion struct {
 	id      string
 	created int64
 	began   time.Time
+	// due is when the next token comes: of the beginning, not of the token before, so that no delay adds up.
+	due   time.Time
+	pace  float64
+	fraud fraud
+	// promptTokens of which cachedTokens are said to come from a cache.
+	promptTokens, cachedTokens int
 }
 
 func (c *completion) begin() {
@@ -263,11 +281,19 @@ func (c *completion) begin() {
 		id[i] = letters[rand.IntN(len(letters))]
 	}
 	c.id, c.began = "chatcmpl-"+string(id), time.Now()
-	c.created = c.began.Unix()
-	c.engine.promptTokens.Add(int64(c.promptTokens()))
+	c.created, c.due = c.began.Unix(), c.began
+	e := c.engine
+	c.promptTokens = e.tokenizer.count(c.prompt)
+	c.cachedTokens = int(float64(c.promptTokens) * e.behaviour.cachedShare)
+	e.promptTokens.Add(int64(c.promptTokens))
+	e.cachedTokens.Add(int64(c.cachedTokens))
+	number := e.completions.Add(1)
+	e.firstCompletion.CompareAndSwap(nil, &c.began)
+	c.pace, c.fraud = e.behaviour.pace(number, e.working()), e.behaviour.fraud(number)
+	if share := e.behaviour.outputShare; share != 1 {
+		c.count, c.finish = max(1, int(float64(c.count)*share)), "stop"
+	}
 }
-
-func (c *completion) promptTokens() int { return len(strings.Fields(c.prompt)) }
 
 // next waits for a token; false if the client went away.
 func (c *completion) next(ctx context.Context, index int) bool {
@@ -275,7 +301,8 @@ func (c *completion) next(ctx context.Context, index int) bool {
 	if index == 0 {
 		time_ = c.engine.behaviour.firstToken
 	}
-	if !wait(ctx, time_) {
+	c.due = c.due.Add(time.Duration(float64(time_) * c.pace))
+	if !wait(ctx, time.Until(c.due)) {
 		return false
 	}
 	c.engine.predictedTokens.Add(1)
@@ -317,6 +344,14 @@ func (c *completion) stream(w http.ResponseWriter, ctx context.Context, withUsag
 	for i := range c.count {
 		if !c.next(ctx, i) {
 			return false
+		}
+		if i == c.count/2 && c.fraud == fraudCut {
+			return true // the answer ends well, as far as HTTP knows
+		}
+		if i == c.count/2 && c.fraud == fraudInStream {
+			send(object{"error": object{"message": "STANDIN_STREAM_ERROR_SHARE", "type": "stream_error"}})
+			io.WriteString(w, "data: [DONE]\n\n")
+			return true
 		}
 		if i == 0 && c.isChat {
 			first := object{"role": "assistant", "content": nil}
@@ -370,24 +405,24 @@ func (c *completion) frame(kind string, choices ...object) object {
 		choices = []object{}
 	}
 	return object{
-		"id": c.id, "object": kind, "created": c.created, "model": c.engine.flags.alias,
+		"id": c.id, "object": kind, "created": c.created, "model": c.engine.answeringModel(),
 		"system_fingerprint": fingerprint, "choices": choices,
 	}
 }
 
 func (c *completion) usage() object {
-	prompt := c.promptTokens()
+	prompt := c.promptTokens
 	return object{
 		"prompt_tokens": prompt, "completion_tokens": c.count, "total_tokens": prompt + c.count,
-		"prompt_tokens_details": object{"cached_tokens": 0},
+		"prompt_tokens_details": object{"cached_tokens": c.cachedTokens},
 	}
 }
 
 func (c *completion) timings() object {
 	took := float64(time.Since(c.began).Microseconds()+1) / 1000
-	prompt, predicted := float64(max(c.promptTokens(), 1)), float64(max(c.count, 1))
+	prompt, predicted := float64(max(c.promptTokens, 1)), float64(max(c.count, 1))
 	return object{
-		"cache_n": 0, "prompt_n": c.promptTokens(), "prompt_ms": 0.0, "prompt_per_token_ms": 0.0,
+		"cache_n": 0, "prompt_n": c.promptTokens, "prompt_ms": 0.0, "prompt_per_token_ms": 0.0,
 		"prompt_per_second": prompt * 1000 / took, "predicted_n": c.count, "predicted_ms": took,
 		"predicted_per_token_ms": took / predicted, "predicted_per_second": predicted * 1000 / took,
 	}
@@ -495,14 +530,19 @@ func (e *engine) metrics(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	if e.isVllm {
+		e.tellVllm(w)
+		return
+	}
 	w.Header().Set("Process-Start-Time-Unix", fmt.Sprint(e.started.Unix()))
 	tell := func(name, kind, help string, value int64) {
 		fmt.Fprintf(w, "# HELP llamacpp:%s %s\n# TYPE llamacpp:%s %s\nllamacpp:%s %d\n", name, help, name, kind, name, value)
 	}
+	seen := e.totals()
 	tell("prompt_tokens_total", "counter", "Number of prompt tokens processed, excluding cached tokens",
-		e.promptTokens.Load())
-	tell("tokens_predicted_total", "counter", "Number of generation tokens processed", e.predictedTokens.Load())
-	tell("requests_processing", "gauge", "Number of requests processing", int64(len(e.slots)))
+		seen.prompt-seen.cached)
+	tell("tokens_predicted_total", "counter", "Number of generation tokens processed", seen.predicted)
+	tell("requests_processing", "gauge", "Number of requests processing", seen.running)
 	tell("requests_deferred", "gauge", "Number of requests deferred", e.deferred.Load())
 }
 

@@ -20,9 +20,28 @@
 //	STANDIN_HANG                all: accept connections and answer nothing;
 //	                            answers: the same for what uses the model
 //	STANDIN_STATUS              answer what uses the model with this HTTP status
+//	STANDIN_TOKENIZER           file tokenizer.json by which tokens are counted
+//	                            (tokenizer.go says of which kind); else words are
+//
+// Tokens come at their times from the beginning of the answer on, however late
+// the one before was: what a load generator must measure is known. It is lied
+// to by (lies.go):
+//
+//	STANDIN_ERROR_SHARE         share of completions that are answered with 500
+//	STANDIN_CUT_SHARE           share of streams that end in the middle
+//	STANDIN_STREAM_ERROR_SHARE  share of streams with an error inside
+//	STANDIN_ANSWERING_MODEL     name that answers bear
+//	STANDIN_OUTPUT_SHARE        share of the tokens asked for that are answered
+//	STANDIN_CACHED_SHARE        share of each prompt that comes from a cache
+//	STANDIN_RESTART_SECONDS     looks as if started anew that long after the first
+//	                            completion
+//	STANDIN_OTHER_TOKENS        tokens per second of a client that is not there
+//	STANDIN_COLD_REQUESTS       completions at the beginning that take 4 times as long
+//	STANDIN_SLOW_FACTOR         factor of all times from
+//	STANDIN_SLOW_SECONDS        so long after the first completion on
 //
 // Called vllm it stands in for `vllm serve` in what starts a pod: it prints
-// what it was started with (tellStart), and loads no model.
+// what it was started with (tellStart), loads no model, and has vLLM's metrics.
 //
 // A request with "user": "<id>" is counted: GET /standin/requests tells how
 // often each id came, was answered to its end, and was cut because the client
@@ -46,7 +65,8 @@ import (
 func main() {
 	log.SetFlags(log.Lmicroseconds)
 	parse := parseFlags
-	if filepath.Base(os.Args[0]) == "vllm" {
+	isVllm := filepath.Base(os.Args[0]) == "vllm"
+	if isVllm {
 		parse = parseVllmFlags
 		tellStart()
 	}
@@ -59,6 +79,7 @@ func main() {
 		fail("error: %v", err)
 	}
 	engine := newEngine(flags, behaviour)
+	engine.isVllm = isVllm
 	listener, err := net.Listen("tcp", net.JoinHostPort(flags.host, flags.port))
 	if err != nil {
 		fail("srv start: couldn't bind HTTP server socket: %v", err)
@@ -126,6 +147,8 @@ type behaviour struct {
 	crash, neverReady bool
 	hang              string
 	status            int
+	tokenizer         tokenizer
+	lies
 }
 
 func readBehaviour(variable func(string) string) (behaviour, error) {
@@ -153,9 +176,25 @@ func readBehaviour(variable func(string) string) (behaviour, error) {
 		neverReady: number("STANDIN_NEVER_READY", 0) != 0,
 		status:     int(number("STANDIN_STATUS", 0)),
 		hang:       variable("STANDIN_HANG"),
+		lies: lies{
+			errorShare:    number("STANDIN_ERROR_SHARE", 0),
+			cutShare:      number("STANDIN_CUT_SHARE", 0),
+			inStreamShare: number("STANDIN_STREAM_ERROR_SHARE", 0),
+			model:         variable("STANDIN_ANSWERING_MODEL"),
+			outputShare:   number("STANDIN_OUTPUT_SHARE", 1),
+			cachedShare:   number("STANDIN_CACHED_SHARE", 0),
+			restart:       scaled("STANDIN_RESTART_SECONDS", time.Second, 0),
+			otherTokens:   number("STANDIN_OTHER_TOKENS", 0),
+			coldRequests:  int64(number("STANDIN_COLD_REQUESTS", 0)),
+			slowFactor:    number("STANDIN_SLOW_FACTOR", 1),
+			slow:          scaled("STANDIN_SLOW_SECONDS", time.Second, 0),
+		},
 	}
 	if read.hang != "" && read.hang != hangAll && read.hang != hangAnswers {
 		problem = fmt.Errorf("STANDIN_HANG is %q and must be %s or %s", read.hang, hangAll, hangAnswers)
+	}
+	if path := variable("STANDIN_TOKENIZER"); path != "" && problem == nil {
+		read.tokenizer, problem = readTokenizer(path)
 	}
 	return read, problem
 }
