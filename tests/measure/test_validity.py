@@ -133,8 +133,8 @@ REFUSED: Final[list[tuple[str, bool, Change]]] = [
     ("StreamsBuffered", False, samples(lambda s: replace(s, first=s.last - 1e-4))),
     ("ClientSaturated", False, only(2, lambda b: replace(b, client=Client(cpu_share=0.95, throttled_s=0.0)))),
     ("ClientSaturated", False, only(2, lambda b: replace(b, client=Client(cpu_share=0.5, throttled_s=1.0)))),
-    ("ClientSaturated", False, samples(lambda s: replace(s, due=s.sent - 0.015))),
-    ("ClientSaturated", False, samples(lambda s: replace(s, due=s.sent - 0.05), every=5)),
+    ("ClientSaturated", False, samples(lambda s: replace(s, due=s.sent - 0.07))),
+    ("ClientSaturated", False, samples(lambda s: replace(s, due=s.sent - 0.15), every=5)),
     ("PrefixCacheHits", False, cached(100)),
     ("PrefixCacheHits", False, computed_only(0.5)),
     ("NotWarmedUp", False, only(0, slower(0.18))),
@@ -248,6 +248,9 @@ def test_a_queue_that_grows_is_no_latency() -> None:
         return cell(made, load=load)
 
     assert code(at_rate(lambda b: b)) is None
+    # A request of a rate has a time, and what is late is late for a user: by the measure of TTFT, not of E2E.
+    assert code(at_rate(samples(lambda s: replace(s, due=s.sent - 0.015)))) == "ClientSaturated"
+    assert code(cell(samples(lambda s: replace(s, due=s.sent - 0.015)))) is None
     assert code(at_rate(lengthening(30.0))) == "QueueGrows"
 
 

@@ -47,8 +47,8 @@ CACHED_PERCENT: Final = 2.0
 CLIENT_CPU_SHARE: Final = 0.8
 #: Share of a block in which the kernel may hold the client back. At 1 % the p99 consists of nothing else.
 THROTTLED_SHARE: Final = 0.01
-#: How late requests may be sent: the median by 5 % of the median TTFT and the p90 by 10 % of its p90; below 2 and 10 ms, a few
-#: turns of the client's event loop, it is not looked at.
+#: How late requests may be sent: the median by 5 % of the median TTFT (of E2E, with a number of requests under way) and the p90
+#: by 10 % of its p90; below 2 and 10 ms, a few turns of the client's event loop, it is not looked at.
 LATE_MEDIAN: Final = (0.05, 2.0)
 LATE_P90: Final = (0.1, 10.0)
 #: Percent by which the first repetition may be slower than each of the others. With three blocks that scatter by 4 % a warm target
@@ -335,15 +335,22 @@ def _is_saturated(cell: Cell) -> str | None:
                 f"{block.ended - block.began:.3g} s; {100 * THROTTLED_SHARE:g} % are allowed. {way_out}"
             )
     late = np.array([(s.sent - s.due) * 1000 for s in cell.samples])
-    ttft = np.concatenate([read_block(block).ttft for block in cell.blocks])
+    parts = [read_block(block) for block in cell.blocks]
+    # Requests of a rate have a time: what a user waits for from then on is missing in TTFT. With a number under way there is none:
+    # the next one is due when another ends, and a late one is load that is missing, for a share of the time of a request.
+    what, taken = (
+        ("TTFT", [p.ttft for p in parts]) if cell.load.concurrency is None else ("E2E", [p.e2e for p in parts])
+    )
+    times = np.concatenate(taken)
     for name, quantile, (share, least) in (("p50", 0.5, LATE_MEDIAN), ("p90", 0.9, LATE_P90)):
-        if len(ttft) < MIN_SAMPLES[name]:
+        if len(times) < MIN_SAMPLES[name]:
             continue
-        is_, allowed = float(np.quantile(late, quantile)), max(least, share * float(np.quantile(ttft, quantile)))
+        is_, whole = float(np.quantile(late, quantile)), float(np.quantile(times, quantile))
+        allowed = max(least, share * whole)
         if is_ > allowed:
             return (
                 f"the load generator sent its requests late, by {is_:.3g} ms ({name}); at most {allowed:.3g} ms are allowed, for "
-                f"the target's TTFT is {float(np.quantile(ttft, quantile)):.3g} ms. {way_out}"
+                f"the target's {what} is {whole:.3g} ms. {way_out}"
             )
     return None
 
