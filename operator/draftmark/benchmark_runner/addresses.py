@@ -1,0 +1,42 @@
+"""Where load may be sent: not to this pod itself, and not to what a node's own network answers.
+
+The operator resolves targets; a name is looked at again here, for whoever may write a Service may let its name mean
+another address a minute later.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from draftmark.benchmark_runner.problem import RunRefused
+
+__all__ = ["check_address"]
+
+
+def check_address(url: str, *, allow_loopback: bool = False) -> None:
+    """Look at every address that the host of a URL has.
+
+    Raises:
+        RunRefused: One of them is this machine's own, or link-local (metadata services are), or there is none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None or parts.username is not None:
+        raise RunRefused("TargetRefused", f"{url} is no http:// URL of a server in the cluster.")
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise RunRefused(
+            "TargetUnreachable", f"{parts.hostname} has no address: {error.strerror or error}. Is the Service there?"
+        ) from None
+    for address in _addresses(str(each[4][0]) for each in found):
+        refused = address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
+        if refused or (address.is_loopback and not allow_loopback):
+            raise RunRefused("TargetRefused", f"{parts.hostname} is {address}, to which no load is sent.")
+
+
+def _addresses(texts: Iterable[str]) -> Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    for text in texts:
+        address = ipaddress.ip_address(text.partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        yield mapped if mapped is not None else address

@@ -1,0 +1,196 @@
+"""Prompts of exact lengths that no prefix cache can answer, but for what they are meant to have in common.
+
+A prompt is words of the model's vocabulary, each a token of its own behind a space, in an order that no other prompt has:
+the first tokens differ already. What they mean is nothing; how long an engine takes for a prompt of a length does not
+depend on it, and where it does (a draft model, a cache), the answer is the same for every target.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import cycle, islice
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from draftmark.benchmark_runner.problem import RunRefused
+from draftmark.benchmark_runner.tokenizer import Tokenizer
+from draftmark.measure.order import Lengths, OrderedWorkload
+
+#: Words that prompts are made of, and tokens that are looked at for them. A guess: 1,000 words give more prompts of 16
+#: tokens than anybody sends, and a vocabulary of 128,000 has many more.
+WORDS: Final = 1000
+MOST_LOOKED_AT: Final = 50_000
+#: Tries for one length. Each adds or drops a word, or changes the text's first one.
+TRIES: Final = 64
+#: Bounds of a data set: of ours.
+MAX_DATASET_BYTES: Final = 256 * 2**20
+MAX_PROMPTS: Final = 1_000_000
+
+_WORD: Final = re.compile(r" ?[a-zA-Z]{1,16}")
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What is sent, and how long the answer is to be."""
+
+    text: str
+    tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """Words of one tokenizer that are one token each behind a space."""
+
+    tokenizer: Tokenizer
+    words: Sequence[str]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        """Look for them. The same for the same tokenizer.
+
+        Raises:
+            RunRefused: There are none.
+        """
+        random = Random(tokenizer.size)
+        found: dict[str, None] = {}
+        numbers = range(tokenizer.size)
+        for number in random.sample(numbers, min(len(numbers), MOST_LOOKED_AT)):
+            piece = tokenizer.text([number])
+            word = piece.strip()
+            if _WORD.fullmatch(piece) and word not in found and _is_one_token(tokenizer, word):
+                found[word] = None
+                if len(found) == WORDS:
+                    break
+        if len(found) < 2:
+            raise RunRefused(
+                "TokenizerUnavailable",
+                f"{tokenizer.source} has {len(found)} words of Latin letters that are one token each; 2 are needed to "
+                "make prompts of exact lengths. Send a dataset of your own.",
+            )
+        return cls(tokenizer=tokenizer, words=tuple(found))
+
+    def text(self, tokens: int, random: Random, *, after: str = "") -> str:
+        """A text of exactly that many tokens, with what the engine adds, that begins with `after`.
+
+        Raises:
+            RunRefused: None was found.
+        """
+        count = self.tokenizer.count
+        words = [random.choice(self.words)] if not after else []
+        for _ in range(TRIES):
+            missing = tokens - count(" ".join([after, *words] if after else words))
+            if missing == 0:
+                return " ".join([after, *words] if after else words)
+            if missing > 0:
+                words.extend(random.choices(self.words, k=missing))
+            elif len(words) + missing >= 1:
+                del words[missing:]
+            else:
+                # One word is too much already: a letter may be less.
+                words = [random.choice(_LETTERS)]
+        raise RunRefused(
+            "TokenizerUnavailable",
+            f"No text of exactly {tokens} tokens was found in {TRIES} tries with {self.tokenizer.source}; it adds "
+            f"{self.tokenizer.added} tokens to each. Ask for more tokens, or send a dataset of your own.",
+        )
+
+
+def _is_one_token(tokenizer: Tokenizer, word: str) -> bool:
+    # Twice, and behind another: merges across words would make lengths depend on neighbours.
+    return len(tokenizer.numbers(f"a {word} {word}")) == len(tokenizer.numbers("a")) + 2
+
+
+def seed_of(*parts: object) -> int:
+    """The same for the same parts, and for no others."""
+    return int.from_bytes(sha256(json.dumps([str(part) for part in parts]).encode()).digest()[:8], "big")
+
+
+def lengths(of: Lengths, random: Random) -> Iterator[int]:
+    """Lengths around a mean, normally distributed, cut at its bounds; all equal without a deviation."""
+    while True:
+        drawn = float(of.mean) if of.standard_deviation is None else random.gauss(of.mean, of.standard_deviation)
+        length = max(1, round(drawn))
+        if of.min is not None:
+            length = max(length, of.min)
+        if of.max is not None:
+            length = min(length, of.max)
+        yield length
+
+
+def prompts(workload: OrderedWorkload, vocabulary: Vocabulary, *, job: str, stretch: int) -> Iterator[Prompt]:
+    """Prompts of one stretch of load, without end.
+
+    Args:
+        job: Other Jobs have other prompts: what one left in a cache must not answer the next one.
+        stretch: And so have other stretches. The beginning that all have in common is that of the Job.
+
+    Raises:
+        RunRefused: Of the first: a length cannot be made.
+    """
+    assert workload.prompt is not None, "a data set has its own"
+    random = Random(seed_of(job, workload.name, stretch))
+    prompt_lengths, output_lengths = lengths(workload.prompt, random), lengths(workload.output, random)
+    after = ""
+    if workload.shared_prefix_tokens > 0:
+        common = Random(seed_of(job, workload.name, "shared"))
+        after = vocabulary.text(workload.shared_prefix_tokens + vocabulary.tokenizer.added, common)
+    while True:
+        tokens = next(prompt_lengths) + workload.shared_prefix_tokens
+        yield Prompt(
+            text=vocabulary.text(tokens, random, after=after), tokens=tokens, output_tokens=next(output_lengths)
+        )
+
+
+def read_dataset(workload: OrderedWorkload, tokenizer: Tokenizer) -> Sequence[Prompt]:
+    """Prompts of a workload's file of JSON lines, in its order.
+
+    Raises:
+        RunRefused: It cannot be read, or a line is none.
+    """
+    assert workload.dataset is not None, "the others have lengths"
+    path = Path(workload.dataset)
+    found = list[Prompt]()
+    try:
+        if path.stat().st_size > MAX_DATASET_BYTES:
+            raise _unreadable(workload, f"has more than {MAX_DATASET_BYTES} bytes")
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(islice(lines, MAX_PROMPTS + 1), 1):
+                if number > MAX_PROMPTS:
+                    raise _unreadable(workload, f"has more than {MAX_PROMPTS} lines")
+                if line.strip():
+                    found.append(_line(workload, tokenizer, number, line))
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(workload, f"cannot be read: {error}") from None
+    if not found:
+        raise _unreadable(workload, "has no line with a prompt")
+    return found
+
+
+def from_dataset(all_prompts: Sequence[Prompt], start: int) -> Iterator[Prompt]:
+    """Prompts from some place on, and then again from the first: a repetition is as late as can be."""
+    return islice(cycle(all_prompts), start % len(all_prompts), None)
+
+
+def _line(workload: OrderedWorkload, tokenizer: Tokenizer, number: int, line: str) -> Prompt:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    text = value.get("prompt") if isinstance(value, dict) else None
+    if not isinstance(text, str) or not text:
+        raise _unreadable(workload, f'has no JSON object with a text "prompt" in line {number}')
+    output = value.get("output_tokens", workload.output.mean)
+    if not isinstance(output, int) or isinstance(output, bool) or not 1 <= output <= 1_048_576:
+        raise _unreadable(
+            workload, f'has "output_tokens" {output!r:.40} in line {number}, which must be from 1 to 1048576'
+        )
+    return Prompt(text=text, tokens=tokenizer.count(text), output_tokens=output)
+
+
+def _unreadable(workload: OrderedWorkload, why: str) -> RunRefused:
+    return RunRefused("DatasetUnreadable", f"The dataset of workload {workload.name} {why}.")

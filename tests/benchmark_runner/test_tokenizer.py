@@ -1,0 +1,111 @@
+"""Whose tokenizer it is: compared with what an engine says."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from draftmark.benchmark_runner.problem import RunRefused
+from draftmark.benchmark_runner.tokenizer import Tokenizer, compare, get_tokenizer
+from draftmark.measure.order import FromClaim, FromHub
+from tests.benchmark_runner.orders import a_target
+from tests.model_facts_reader.hub import COMMIT, REPOSITORY, FakeHub
+
+BEGIN = 1
+
+
+def bytes_of(text: str) -> list[int]:
+    return [10 + byte for byte in text.encode()]
+
+
+def a_tokenizer(*, is_built: bool = False) -> Tokenizer:
+    return Tokenizer(
+        numbers=bytes_of, text=lambda _: "", size=266, added=0, source="tokenizer.json of a test", is_built=is_built
+    )
+
+
+@asynccontextmanager
+async def engine(answer: Callable[[dict[str, Any]], Any]) -> AsyncIterator[str]:
+    async def tokenize(request: web.Request) -> web.Response:
+        return web.json_response(answer(await request.json()))
+
+    app = web.Application()
+    app.router.add_post("/tokenize", tokenize)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def like_llama_server(tokens: Callable[[str], Sequence[int]]) -> Callable[[dict[str, Any]], Any]:
+    def answer(body: dict[str, Any]) -> Any:
+        found = tokens(body.get("content", ""))
+        return {"tokens": [BEGIN, *found] if body.get("add_special") else list(found)}
+
+    return answer
+
+
+def like_vllm(tokens: Callable[[str], Sequence[int]]) -> Callable[[dict[str, Any]], Any]:
+    def answer(body: dict[str, Any]) -> Any:
+        if "prompt" not in body:
+            return {"object": "error", "message": "prompt is missing"}
+        found = list(tokens(body["prompt"]))
+        return {"count": len(found), "max_model_len": 4096, "tokens": found, "token_strs": None}
+
+    return answer
+
+
+@pytest.mark.parametrize(("like", "added"), [(like_llama_server, 1), (like_vllm, 0)])
+async def test_the_same_tokens_say_how_many_are_added(like: Any, added: int) -> None:
+    tokenizer = a_tokenizer(is_built=True)
+    async with engine(like(bytes_of)) as url:
+        # The router does not know the question; the engine's pod does.
+        await compare(tokenizer, a_target(), ["http://127.0.0.1:1", url])
+    assert tokenizer.added == added
+
+
+@pytest.mark.parametrize("like", [like_llama_server, like_vllm])
+@pytest.mark.parametrize("is_built", [True, False])
+async def test_other_tokens_are_refused_with_where_they_differ(like: Any, is_built: bool) -> None:
+    def other(text: str) -> list[int]:
+        found = bytes_of(text)
+        return [*found[:5], 999, *found[7:]]
+
+    async with engine(like(other)) as url:
+        with pytest.raises(RunRefused, match=r"tokens \(token \d+: \d+\)") as refused:
+            await compare(a_tokenizer(is_built=is_built), a_target(), [url])
+    assert refused.value.refusal.code == "TokenizerUnavailable"
+    assert refused.value.refusal.is_failure
+
+
+async def test_what_we_built_is_not_believed_without_a_comparison() -> None:
+    with pytest.raises(RunRefused, match="cannot be checked"):
+        await compare(a_tokenizer(is_built=True), a_target(), ["http://127.0.0.1:1"])
+    await compare(a_tokenizer(), a_target(), ["http://127.0.0.1:1"])
+
+
+@pytest.mark.parametrize("name", ["nothing", "weights.bin", "broken.gguf", "folder"])
+def test_what_is_no_tokenizer_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"x")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF\3\0\0\0")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunRefused) as refused:
+        get_tokenizer(a_target(tokenizer=FromClaim(path=str(tmp_path / name))))
+    assert refused.value.refusal.code == "TokenizerUnavailable"
+    assert name in refused.value.refusal.message
+
+
+async def test_a_hub_that_does_not_give_it_is_a_reason() -> None:
+    async with FakeHub(files={"config.json": b"{}"}).serving() as hub:
+        where = FromHub(endpoint=hub.url, repository=REPOSITORY, allow_http=True)
+        with pytest.raises(RunRefused, match=r"tokenizer\.json") as refused:
+            await asyncio.to_thread(get_tokenizer, a_target(tokenizer=where))
+        assert hub.paths()[-1] == f"/{REPOSITORY}/resolve/{COMMIT}/tokenizer.json"
+    assert refused.value.refusal.code == "TokenizerUnavailable"
