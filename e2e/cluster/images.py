@@ -29,6 +29,15 @@ INPUTS = {
     "operator": ("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "operator", "templates", "crds"),
     "router": ("images/router/requirements.txt",),
     "vllm-cpu": ("images/vllm-cpu/requirements.txt",),
+    "benchmark": (
+        "images/benchmark/requirements.txt",
+        "operator/draftmark/__init__.py",
+        "operator/draftmark/api",
+        "operator/draftmark/facts",
+        "operator/draftmark/measure",
+        "operator/draftmark/model_facts_reader",
+        "operator/draftmark/benchmark_runner",
+    ),
 }
 #: `uid:gid` of every image of ours. Numeric: the kubelet cannot tell that a named user is not root.
 USER = "65532:65532"
@@ -120,6 +129,11 @@ def router() -> Image:
     return _from_containerfile("router", PYTHON)
 
 
+def benchmark() -> Image:
+    """The Job of a Benchmark. It shares its base with the operator's image, too."""
+    return _from_containerfile("benchmark", PYTHON)
+
+
 def llama_cpp() -> Image:
     """Debian's llama-server."""
     return _from_containerfile("llama-cpp-cpu", LLAMA_CPP)
@@ -201,7 +215,15 @@ def build_files(name: str) -> list[Path]:
 
 
 #: What a cluster of our own, with a model of the tests on it, is made of.
-ALL: Sequence[Callable[[], Image]] = (pause, coredns, operator, gateway, router, llama_cpp)
+ALL: Sequence[Callable[[], Image]] = (
+    pause,
+    coredns,
+    operator,
+    gateway,
+    router,
+    benchmark,
+    llama_cpp,
+)
 
 
 def _from_containerfile(name: str, root: RootFilesystem, *, is_large: bool = False) -> Image:

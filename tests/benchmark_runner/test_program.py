@@ -1,0 +1,273 @@
+"""The real program against stand-ins whose latencies are known, and which lie.
+
+It runs with the packages of its image, from the cache; the image itself runs in tests/e2e.
+"""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from draftmark.measure.order import FromClaim, Lengths, Load, Order
+from draftmark.measure.result import Result, Row
+from e2e import benchmark_packages, tiny_gguf, tiny_llama
+from tests.benchmark_runner.config_map import Server
+from tests.benchmark_runner.orders import VLLM_COUNTERS, a_target, a_workload, an_order
+from tests.benchmark_runner.standins import MODEL, standin
+from tests.measured import lines_of
+
+pytestmark = pytest.mark.integration
+
+TTFT_MS, ITL_MS, OUTPUT = 300, 20, 20
+#: Seconds of load in the run that finds them.
+LOAD_S = 1 + 3 * 5
+E2E_MS = TTFT_MS + (OUTPUT - 1) * ITL_MS
+#: Programs that run at the same time: each waits most of the time, but starts with some seconds of imports.
+SIDE_BY_SIDE = 3
+TRIES = 4
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama.write(tmp_path_factory.mktemp("model"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a run left."""
+
+    status: int
+    result: Result | None
+    termination: str
+    output: str
+    seconds: float
+    """Of all of it, or after it was told to end."""
+    progress: Mapping[str, Any]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        assert self.result is not None, (self.termination, self.output)
+        return self.result.rows
+
+
+def write_order(order: Order, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "order.json").write_text(order.model_dump_json(by_alias=True))
+    (folder / "token").write_text("token")
+
+
+async def run(order: Order, folder: Path, *, server: Server | None = None, end_when: str | None = None) -> Ended:
+    """Run the program to its end, or until its progress names a stage and it is told to end."""
+    await asyncio.to_thread(write_order, order, folder)
+    log = folder / "termination"
+    began = time.monotonic()
+    async with Server().serving() as own:
+        config_map = server or own
+        process = await asyncio.create_subprocess_exec(
+            *benchmark_packages.command(f"--order={folder / 'order.json'}", f"--termination-log={log}"),
+            env={
+                **benchmark_packages.environment(),
+                "HOME": str(folder),
+                "DRAFTMARK_API_SERVER": config_map.url,
+                "DRAFTMARK_API_TOKEN_FILE": str(folder / "token"),
+                "DRAFTMARK_ALLOW_LOOPBACK": "1",
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            if end_when is not None:
+                await config_map.until_progress(end_when)
+                began = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                await asyncio.wait_for(process.wait(), 20)
+            ended_at = time.monotonic()
+            output, _ = await asyncio.wait_for(process.communicate(), 110)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode is not None
+        text = config_map.data.get("result")
+        return Ended(
+            status=process.returncode,
+            result=Result.model_validate_json(text) if text is not None else None,
+            termination=await asyncio.to_thread(lambda: log.read_text() if log.exists() else ""),
+            output=output.decode(),
+            seconds=(time.monotonic() if end_when is None else ended_at) - began,
+            progress=json.loads(config_map.data.get("progress", "{}")),
+        )
+
+
+async def run_with_cpu(order: Order, folder: Path) -> Ended:
+    """Run it anew, some times, where it says that it had too little CPU: that is what it shall say on a busy machine, and
+    it shows no number by which it could be wrong."""
+    for number in range(TRIES):
+        ended = await run(order, folder / str(number))
+        assert ended.status == 0, ended.output
+        refusal = ended.rows[0].refusal
+        if refusal is None or refusal.code != "ClientSaturated":
+            break
+    return ended
+
+
+def measuring(url: str, model: Path, **changes: Any) -> Order:
+    target = a_target(
+        url=url,
+        model=MODEL,
+        tokenizer=FromClaim(path=str(model)),
+        metrics_urls=(f"{url}/metrics",),
+        counters=VLLM_COUNTERS,
+    )
+    return an_order(
+        **{
+            "targets": (target,),
+            "workloads": (a_workload(prompt=Lengths(mean=40), output=Lengths(mean=OUTPUT)),),
+            "loads": (Load(concurrency=2),),
+            "warm_up_s": 1.0,
+            "duration_s": 5.0,
+            "repetitions": 3,
+            "request_timeout_s": 10.0,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.timeout(300)
+async def test_known_latencies_are_found(model: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    with standin(model, STANDIN_FIRST_TOKEN_MS=str(TTFT_MS), STANDIN_TOKEN_MS=str(ITL_MS)) as url:
+        ended = await run_with_cpu(measuring(url, model), tmp_path)
+    (row,) = ended.rows
+    assert row.refusal is None, row.refusal
+    for latency, true_ms in ((row.ttft, TTFT_MS), (row.itl, ITL_MS), (row.tpot, ITL_MS), (row.e2e, E2E_MS)):
+        assert latency is not None
+        assert latency.p50 is not None
+        assert latency.p50.value == pytest.approx(true_ms, rel=0.03)
+    assert (row.prompt_tokens, row.output_tokens) == (40, OUTPUT)
+    assert ended.progress["percent"] >= 60
+    assert ended.progress["job"] == "bench-job"
+    beside = (ended.seconds - LOAD_S) / 4
+    lines_of(pytestconfig).append(
+        f"a Benchmark's program: {beside:.1f} s beside each of 4 stretches of load, its start included"
+    )
+
+
+#: What the stand-in is told, what changes of the order, and the code of the refusal.
+FRAUDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any], str]] = {
+    "other load": ({"STANDIN_OTHER_TOKENS": "1000"}, {}, "OtherLoad"),  # takes longest: the program waits for rest
+    "errors": ({"STANDIN_ERROR_SHARE": "0.2"}, {}, "TooManyErrors"),
+    "an error inside the stream": ({"STANDIN_STREAM_ERROR_SHARE": "0.2"}, {}, "TooManyErrors"),
+    "streams that just end": ({"STANDIN_CUT_SHARE": "0.2"}, {}, "StreamsCut"),
+    "another model": ({"STANDIN_ANSWERING_MODEL": "smaller"}, {}, "ModelMismatch"),
+    "short answers": ({"STANDIN_OUTPUT_SHARE": "0.5"}, {}, "OutputLengths"),
+    "a prefix cache": ({"STANDIN_CACHED_SHARE": "0.8"}, {}, "PrefixCacheHits"),
+    "a restart": ({"STANDIN_RESTART_SECONDS": "4.5"}, {}, "TargetRestarted"),
+    "a cold start": (
+        {"STANDIN_COLD_REQUESTS": "12"},
+        {"warm_up_s": 0.0, "duration_s": 4.0, "loads": (Load(concurrency=4),)},
+        "NotWarmedUp",
+    ),
+    "scatter": ({"STANDIN_SLOW_FACTOR": "1.6", "STANDIN_SLOW_SECONDS": "4.5"}, {}, "ScatterTooLarge"),
+    "too few": (
+        {},
+        {"duration_s": None, "requests": 1, "loads": (Load(concurrency=1),), "warm_up_s": 0.0},
+        "TooFewSamples",
+    ),
+}
+
+
+@pytest.mark.timeout(300)
+async def test_frauds_are_refused_and_show_no_number(model: Path, tmp_path: Path) -> None:
+    turns = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    async def caught(name: str) -> tuple[Any, ...]:
+        lies, changes, _ = FRAUDS[name]
+        async with turns:
+            # Slow enough that a client on a busy machine is not late by the measure of this target.
+            with standin(model, STANDIN_FIRST_TOKEN_MS="400", STANDIN_TOKEN_MS="5", **lies) as url:
+                order = measuring(url, model, **{"loads": (Load(concurrency=2),), "duration_s": 2.0, **changes})
+                ended = await run_with_cpu(order, tmp_path / name.replace(" ", "-"))
+        (row,) = ended.rows
+        assert row.refusal is not None, name
+        numbers = row.model_dump(exclude_none=True, exclude={"refusal"}).keys()
+        assert numbers <= {"target", "workload", "load", "concurrency", "samples", "errors"}, name
+        return name, row.refusal.code, row.refusal.message
+
+    seen = await asyncio.gather(*map(caught, FRAUDS))
+    assert {name: code for name, code, _ in seen} == {name: code for name, (_, _, code) in FRAUDS.items()}, seen
+
+
+async def test_a_target_without_the_model_is_a_failure_in_words(model: Path, tmp_path: Path) -> None:
+    with standin(model) as url:
+        order = measuring(url, model)
+        other = order.targets[0].model_copy(update={"model": "another"})
+        ended = await run(order.model_copy(update={"targets": (other,)}), tmp_path)
+    assert ended.status == 0
+    assert ended.result is not None
+    assert ended.result.refusal is not None
+    assert (ended.result.refusal.code, ended.result.rows) == ("ModelMissing", ())
+    assert "tiny" in ended.result.refusal.message
+
+
+async def test_a_tokenizer_that_is_not_the_engines_is_a_failure_in_words(model: Path, tmp_path: Path) -> None:
+    # The vocabulary of the other tiny model, built from its file's header.
+    gguf = tiny_gguf.write(tmp_path / "other.gguf")
+    with standin(model) as url:
+        ended = await run(measuring(url, gguf), tmp_path / "run")
+    assert ended.status == 0
+    assert ended.result is not None
+    assert ended.result.refusal is not None
+    assert ended.result.refusal.code == "TokenizerUnavailable"
+    assert "other.gguf is not the tokenizer of tiny" in ended.result.refusal.message
+
+
+async def test_two_targets_are_measured_in_turns_and_a_second_start_finds_the_result(
+    model: Path, tmp_path: Path
+) -> None:
+    pace = {"STANDIN_FIRST_TOKEN_MS": "100", "STANDIN_TOKEN_MS": "5"}
+    with standin(model, **pace) as a, standin(model, **pace) as b:
+        first, second = measuring(a, model).targets[0], measuring(b, model).targets[0]
+        order = measuring(
+            a,
+            model,
+            targets=(first, second.model_copy(update={"label": "compared"})),
+            loads=(Load(request_rate=8.0),),
+            repetitions=2,
+            warm_up_s=0.0,
+            duration_s=2.0,
+        )
+        async with Server().serving() as server:
+            ended = await run(order, tmp_path, server=server)
+            assert ended.status == 0, ended.output
+            assert [row.target for row in ended.rows] == ["target", "compared"]
+            assert all(row.samples + row.errors > 10 for row in ended.rows)
+            writes = len(server.requests)
+            again = await run(order, tmp_path, server=server)
+            assert (again.status, again.result) == (0, ended.result)
+            assert [method for method, *_ in server.requests[writes:]] == ["GET"]
+
+
+async def test_told_to_end_it_ends_soon_and_leaves_no_result(model: Path, tmp_path: Path) -> None:
+    with standin(model, STANDIN_FIRST_TOKEN_MS="100", STANDIN_TOKEN_MS="20") as url:
+        ended = await run(measuring(url, model, warm_up_s=60.0), tmp_path, end_when="WarmUp")
+    assert ended.status == 143
+    assert ended.result is None
+    assert "SIGTERM" in ended.termination
+    assert ended.seconds < 3
+
+
+async def test_an_order_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *benchmark_packages.command(f"--order={tmp_path / 'none'}", f"--termination-log={tmp_path / 'log'}"),
+        env=benchmark_packages.environment(),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await process.wait() == 1
+    said = await asyncio.to_thread((tmp_path / "log").read_text)
+    assert said.startswith("The order cannot be read")
+    assert "\n" not in said
