@@ -17,7 +17,7 @@ from draftmark.api import conditions as c
 from draftmark.api import names
 from draftmark.api.conditions import Condition, Obstacle, shorten, write_conditions
 from draftmark.api.crd import structural
-from draftmark.api.defaults import Defaults
+from draftmark.api.defaults import Defaults, PriceDefaults
 from draftmark.api.inference_service_status import InferenceServiceStatus
 from draftmark.api.model_architecture import ArchitectureSpec
 from draftmark.api.times import write_time
@@ -445,6 +445,20 @@ def largest_facts() -> ModelFacts:
     return facts
 
 
+def largest_benchmark(service: str) -> Object:
+    rows = [
+        {
+            "workload": f"{n:063}", "load": "concurrency 1024", "target": "target", "samples": 10**6,
+            "holdsObjectives": True, "requestsPerSecond": 1234.56, "outputTokensPerSecond": 123456.7,
+            "promptTokens": 123456.7,
+        }
+        for n in range(8)
+    ]  # fmt: skip
+    target = {"service": service, "replicas": 1, "revision": "0" * 8, "hardware": "h" * 63, "images": ["i" * 300] * 3}
+    status = {"phase": "Succeeded", "finishedAt": "2026-01-01T12:00:00Z", "target": target, "results": rows}
+    return {"metadata": {"name": "b" * 40}, "status": status}
+
+
 def test_the_plan_of_the_status_is_the_one_of_explain() -> None:
     wanted = spec(
         model={"uri": "hf://deepseek-ai/DeepSeek-V3", "maxContextLength": 8192},
@@ -491,6 +505,11 @@ def test_status_stays_small_with_every_list_full() -> None:
             for i in range(40)
         ),
     )  # fmt: skip
+    seen = replace(
+        seen,
+        benchmarks=(largest_benchmark(seen.name),),
+        defaults=Defaults(prices=PriceDefaults(currency="EUR", per_hour={"p" * 63: 12.3456})),
+    )
     obstacles = [Obstacle(code="C" * 64, message=long, needs_human=True)] * 9
     problem = ModelProblem(code="C" * 64, message=long)
     known = Known(question="q" * 8, at=T0, facts=largest_facts(), commit="c" * 64)
@@ -501,6 +520,10 @@ def test_status_stays_small_with_every_list_full() -> None:
         told = replace(decision, refused=refused, model_memory=write_state(state), model_unknown=unknown)
         status = make_status(seen, told, T0, obstacles=obstacles, contended=obstacles)
         InferenceServiceStatus.model_validate(status, extra="forbid")
+        assert status["headroom"]["state"] == "Measured"
+        assert len(status["headroom"]["rows"]) == 4
+        # A refused spec has no layout to have a price.
+        assert ("cost" in status) == (told.plan is not None)
         assert len(json.dumps(status, ensure_ascii=False).encode()) <= 24 * 1024
 
 

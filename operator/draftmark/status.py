@@ -32,6 +32,7 @@ from draftmark.awaiting import tell_awaited
 from draftmark.data_path import cut_off, is_moved, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
+from draftmark.headroom import cost, headroom
 from draftmark.observation import Json, Observation
 from draftmark.plan import Memory, Plan
 from draftmark.running import pods_of
@@ -42,13 +43,13 @@ MAX_REVISIONS: Final = 5
 #: Longest message of one of the reasons, in bytes; all of them leave room for the conditions in 24 KiB.
 REASON_LENGTH: Final = 512
 #: The same of why an older revision failed: what was withdrawn last is told at length.
-OLDER_LENGTH: Final = 160
+OLDER_LENGTH: Final = 144
 #: The same of each choice of the plan.
-PLANNED_LENGTH: Final = 288
+PLANNED_LENGTH: Final = 224
 #: Rejected options that are told, and bytes of each; `draftmark explain` tells them in full.
 MAX_REJECTED: Final = 8
-OPTION_LENGTH: Final = 96
-REJECTED_LENGTH: Final = 160
+OPTION_LENGTH: Final = 80
+REJECTED_LENGTH: Final = 128
 #: Reason of a service whose plan waits for what is known of its model.
 READING_FACTS: Final = "ReadingModelFacts"
 
@@ -104,10 +105,19 @@ def make_status(
         status["startup"] = startup
     if decision.model_memory is not None:
         status["modelFacts"] = dict(decision.model_memory)
+    status |= _measured(seen, decision)
     if decision.revisions:
         first, *older = decision.revisions[:MAX_REVISIONS]
         status["revisions"] = [_revision(first, REASON_LENGTH), *(_revision(r, OLDER_LENGTH) for r in older)]
     return status
+
+
+def _measured(seen: Observation, decision: Decision) -> dict[str, Any]:
+    current = next((r.hash for r in decision.revisions if r.is_current), None)
+    found = headroom(seen.name, current, seen.benchmarks, seen.status.get("headroom"))
+    layout = decision.plan.layout if decision.plan is not None else None
+    price = cost(found, layout.product, layout.gpus, seen.defaults.prices) if layout is not None else None
+    return {"headroom": found, **({"cost": price} if price is not None else {})}
 
 
 def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
@@ -137,7 +147,10 @@ def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
             for r in plan.rejected[:MAX_REJECTED]
         ]
     if decision.suggestion is not None:
-        written["suggestion"] = {"id": decision.suggestion.id, "message": shorten(decision.suggestion.message)}
+        written["suggestion"] = {
+            "id": decision.suggestion.id,
+            "message": shorten(decision.suggestion.message, REASON_LENGTH),
+        }
     return written
 
 

@@ -120,6 +120,18 @@ class NodeAutoscaling(_Strict):
         return seconds_of(self.timeout) if self.timeout is not None else DEFAULT_NODE_TIMEOUT_S
 
 
+class PriceDefaults(_Strict):
+    """What accelerators cost. Where there is no price, no cost is told."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    """By its code of ISO 4217, such as EUR."""
+    per_hour: Annotated[
+        Mapping[Annotated[str, Field(max_length=63)], Annotated[float, Field(gt=0, le=1_000_000)]],
+        Field(min_length=1, max_length=64),
+    ]
+    """Of one accelerator for one hour, by its product as nodes name it, such as NVIDIA-H100-80GB-HBM3."""
+
+
 class Defaults(_Strict):
     """The whole file."""
 
@@ -139,6 +151,7 @@ class Defaults(_Strict):
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = None
     """Tolerations that every engine pod gets."""
     node_autoscaling: NodeAutoscaling | None = None
+    prices: PriceDefaults | None = None
 
     @property
     def node_timeout_s(self) -> int | None:

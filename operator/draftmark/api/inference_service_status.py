@@ -163,6 +163,55 @@ class ModelFactsStatus(ApiModel):
     message: Text | None = None
 
 
+class CapacityStatus(ApiModel):
+    """What one replica carried of one workload at the objectives."""
+
+    workload: Word
+    is_carried: bool
+    """False: no load that was measured held the objectives."""
+    load: Word | None = None
+    """At which the most was carried."""
+    requests_per_second: Annotated[float, Field(ge=0)] | None = None
+    output_tokens_per_second: Annotated[float, Field(ge=0)] | None = None
+    prompt_tokens: Annotated[float, Field(ge=0)] | None = None
+    """Mean of the prompts."""
+    is_lower_bound: bool | None = None
+    """True: the highest load that was measured held the objectives, too."""
+
+
+class HeadroomStatus(ApiModel):
+    """What one replica carries at the objectives of a Benchmark, as that measured it."""
+
+    state: Literal["Measured", "Stale", "Unmeasured"]
+    """Stale: another revision was measured than the one that serves."""
+    message: Text | None = None
+    """What is missing, and the way out."""
+    benchmark: Name | None = None
+    measured_at: Time | None = None
+    revision: Word | None = None
+    hardware: Name | None = None
+    images: Annotated[tuple[Name, ...], Field(max_length=1)] | None = None
+    """Of the pods that were measured."""
+    rows: Annotated[tuple[CapacityStatus, ...], Field(max_length=4)] | None = None
+
+
+class WorkloadCostStatus(ApiModel):
+    """What tokens of one workload cost at the measured capacity. Each of both numbers bears the whole price of a replica:
+    they are two views of one sum, and are not added."""
+
+    workload: Word
+    per_million_input_tokens: Annotated[float, Field(ge=0)] | None = None
+    per_million_output_tokens: Annotated[float, Field(ge=0)] | None = None
+
+
+class CostStatus(ApiModel):
+    """From the administrator's price per accelerator and the measured capacity; absent where one of both is not known."""
+
+    currency: Word
+    per_replica_hour: Annotated[float, Field(ge=0)]
+    rows: Annotated[tuple[WorkloadCostStatus, ...], Field(max_length=4)]
+
+
 class InferenceServiceStatus(ApiModel):
     """What the operator decided and saw."""
 
@@ -190,6 +239,8 @@ class InferenceServiceStatus(ApiModel):
     plan: PlanStatus | None = None
     startup: StartupStatus | None = None
     model_facts: ModelFactsStatus | None = None
+    headroom: HeadroomStatus | None = None
+    cost: CostStatus | None = None
     revisions: (
         Annotated[
             tuple[RevisionStatus, ...],

@@ -1,0 +1,158 @@
+"""How much one replica of a service carries at its objectives, and what that costs: from finished Benchmarks, and from
+nothing else.
+
+A Benchmark counts when it measured one replica, at objectives. What it says is kept in the service's status, for a
+Benchmark may be deleted; another revision than the one that was measured makes it stale.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from draftmark.api.conditions import shorten
+from draftmark.api.defaults import PriceDefaults
+from draftmark.api.times import read_time
+from draftmark.observation import Json
+
+#: Bounds of the lists and texts, as in the schema.
+MAX_ROWS: Final = 4
+_MESSAGE_LENGTH: Final = 160
+_MAX_IMAGES: Final = 1
+_IMAGE_LENGTH: Final = 160
+
+MEASURED: Final = "Measured"
+STALE: Final = "Stale"
+UNMEASURED: Final = "Unmeasured"
+
+
+def headroom(
+    service: str, revision: str | None, benchmarks: Sequence[Json], before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The status's `headroom`.
+
+    Args:
+        service: Name of the InferenceService.
+        revision: Hash of the current revision; None: there is none.
+        benchmarks: Of its namespace, whatever their target and phase.
+        before: What the status holds.
+    """
+    measured = [
+        found
+        for item in benchmarks
+        for label in _labels(item, service)
+        if (found := _measured(item, label)) is not None
+    ]
+    counts = [found for found in measured if "rows" in found]
+    kept = before if before is not None and "rows" in before else None
+    latest = max(counts, key=_age, default=None)
+    if kept is not None and (latest is None or _age(kept) > _age(latest)):
+        latest = {key: value for key, value in kept.items() if key not in ("state", "message")}
+    if latest is None:
+        why = max(measured, key=_age, default=None)
+        return {
+            "state": UNMEASURED,
+            **({"message": shorten(why["message"], _MESSAGE_LENGTH)} if why is not None else {}),
+        }
+    if revision is None or latest.get("revision") == revision:
+        return {"state": MEASURED, **latest}
+    message = (
+        f"Revision {latest.get('revision')} was measured, and the current one is {revision}: run a Benchmark of it."
+    )
+    return {"state": STALE, "message": message, **latest}
+
+
+def _labels(benchmark: Json, service: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Under which names the results of a Benchmark speak of a service, with what was seen of it."""
+    status = benchmark.get("status") or {}
+    if status.get("phase") != "Succeeded":
+        return []
+    found = ((label, status.get(label) or {}) for label in ("target", "compared"))
+    return [(label, target) for label, target in found if target.get("service") == service]
+
+
+def _measured(benchmark: Json, labelled: tuple[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What one Benchmark says of a service; without `rows`: why it says nothing."""
+    label, target = labelled
+    status, name = benchmark["status"], str(benchmark["metadata"]["name"])
+    told = {"benchmark": name, "measuredAt": status.get("finishedAt")}
+    if told["measuredAt"] is None:
+        return None
+    if (replicas := target.get("replicas")) != 1:
+        seen = "an unknown number of" if replicas is None else str(replicas)
+        return {**told, "message": f"Benchmark '{name}' measured {seen} replicas together. Measure one alone."}
+    rows = [row for row in status.get("results") or () if row.get("target") == label]
+    judged = [row for row in rows if row.get("holdsObjectives") is not None]
+    if not judged:
+        return {
+            **told,
+            "message": f"Benchmark '{name}' has no objectives, so no capacity follows. Write spec.objectives.",
+        }
+    workloads = sorted({str(row["workload"]) for row in judged})
+    return {
+        **told,
+        **{key: target[key] for key in ("revision", "hardware") if key in target},
+        **(
+            {"images": [shorten(str(i), _IMAGE_LENGTH) for i in target["images"][:_MAX_IMAGES]]}
+            if target.get("images")
+            else {}
+        ),
+        "rows": [_capacity(name, [r for r in judged if r["workload"] == name]) for name in workloads][:MAX_ROWS],
+    }
+
+
+def _capacity(workload: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The most that was carried at the objectives. Where the highest load held them, more may be possible."""
+    holding = [row for row in rows if row["holdsObjectives"] and row.get("requestsPerSecond") is not None]
+    if not holding:
+        return {"workload": workload, "isCarried": False}
+    best = max(holding, key=lambda row: float(row["requestsPerSecond"]))
+    kept = ("load", "requestsPerSecond", "outputTokensPerSecond", "promptTokens")
+    return {
+        "workload": workload,
+        "isCarried": True,
+        **{key: best[key] for key in kept if best.get(key) is not None},
+        "isLowerBound": all(row["holdsObjectives"] for row in rows),
+    }
+
+
+def _age(found: Mapping[str, Any]) -> datetime:
+    return read_time(found.get("measuredAt")) or datetime.min.replace(tzinfo=UTC)
+
+
+def cost(
+    measured: Mapping[str, Any], product: str | None, gpus: int, prices: PriceDefaults | None
+) -> dict[str, Any] | None:
+    """The status's `cost`, from measured capacity and the administrator's price; None: one of both is not known.
+
+    The whole price of a replica is divided by the prompt tokens that it reads, and once more by the tokens that it writes:
+    these are two views of one sum, not two parts of it.
+
+    Args:
+        measured: As `headroom` says.
+        product: Of the replica's GPUs.
+        gpus: Of one replica.
+        prices: Per accelerator and hour.
+    """
+    price = prices.per_hour.get(product) if prices is not None and product is not None else None
+    if prices is None or price is None or gpus == 0 or measured["state"] != MEASURED:
+        return None
+    per_second = price * gpus / 3600
+    rows = []
+    for row in measured["rows"]:
+        written, requests = row.get("outputTokensPerSecond"), row.get("requestsPerSecond")
+        read = requests * row["promptTokens"] if requests and row.get("promptTokens") else None
+        prices_of = {"perMillionInputTokens": read, "perMillionOutputTokens": written}
+        found = {key: _significant(per_second / rate * 1e6) for key, rate in prices_of.items() if rate}
+        if found:
+            rows.append({"workload": row["workload"], **found})
+    if not rows:
+        return None
+    return {
+        "currency": prices.currency,
+        "perReplicaHour": _significant(price * gpus),
+        "rows": rows,
+    }
+
+
+def _significant(value: float) -> float:
+    return float(f"{value:.4g}")
