@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from draftmark.api.defaults import PriceDefaults
-from draftmark.headroom import cost, headroom
+from draftmark.headroom import contradiction, cost, headroom
 
 REVISION = "1f2e3d4c"
 OTHER = "00000000"
@@ -169,3 +169,33 @@ def test_without_a_measurement_or_a_price_there_is_no_cost() -> None:
 def test_a_price_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="validation error"):
         PriceDefaults(**{"currency": "EUR", "per_hour": {H100: 3.6}, **wrong})
+
+
+def full(percent: float, **more: Any) -> Any:
+    return benchmark({**row(8), "outputTokens": 150.0, "kvUsePercent": percent, **more})
+
+
+def test_a_cache_that_is_fuller_than_its_sum_is_told() -> None:
+    # 8 requests of 350 tokens are 28 % of 10,000.
+    assert contradiction("llama", REVISION, 10_000, [full(38)]) is None
+    words = contradiction("llama", REVISION, 10_000, [full(39)])
+    assert words is not None
+    assert "39 % full" in words
+    assert "at most 28 %" in words
+
+
+@pytest.mark.parametrize(
+    ("item", "tokens", "revision"),
+    [
+        (full(90), None, REVISION),
+        (full(90), 10_000, OTHER),
+        (with_target(full(90), replicas=2), 10_000, REVISION),
+        (with_target(full(90), service="other"), 10_000, REVISION),
+        (full(90, load="2.5 requests/s"), 10_000, REVISION),
+        (benchmark(row(8)), 10_000, REVISION),
+        # More requests than there is room for wait, and the cache is full.
+        (full(100), 2_000, REVISION),
+    ],
+)
+def test_what_cannot_be_compared_contradicts_nothing(item: Any, tokens: int | None, revision: str) -> None:
+    assert contradiction("llama", revision, tokens, [item]) is None

@@ -5,6 +5,7 @@ A Benchmark counts when it measured one replica, at objectives. What it says is 
 Benchmark may be deleted; another revision than the one that was measured makes it stale.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,6 +20,11 @@ MAX_ROWS: Final = 4
 _MESSAGE_LENGTH: Final = 160
 _MAX_IMAGES: Final = 1
 _IMAGE_LENGTH: Final = 160
+
+#: By how much of the cache, in percent, a measurement may be above the sum before it contradicts it: metrics are read now and
+#: then, and blocks are not full.
+_KV_SLACK_PERCENT: Final = 10.0
+_CONCURRENCY: Final = re.compile(r"concurrency (\d+)")
 
 MEASURED: Final = "Measured"
 STALE: Final = "Stale"
@@ -113,6 +119,45 @@ def _capacity(workload: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
         **{key: best[key] for key in kept if best.get(key) is not None},
         "isLowerBound": all(row["holdsObjectives"] for row in rows),
     }
+
+
+def contradiction(service: str, revision: str | None, kv_tokens: int | None, benchmarks: Sequence[Json]) -> str | None:
+    """Where the cache of one replica was fuller than its sum allows; None: nowhere, or nothing is known.
+
+    The sum's upper bound for a row is its concurrency times the tokens of prompt and answer.
+
+    Args:
+        revision: Hash of the current revision.
+        kv_tokens: Tokens for which the plan counts cache.
+    """
+    found = []
+    for item in benchmarks:
+        for label, target in _labels(item, service):
+            if not kv_tokens or target.get("replicas") != 1 or target.get("revision") != revision:
+                continue
+            rows = [row for row in item["status"].get("results") or () if row.get("target") == label]
+            found += [(str(item["metadata"]["name"]), row, _expected(row, kv_tokens)) for row in rows]
+    beyond = [
+        (float(row["kvUsePercent"]) - expected, name, row, expected)
+        for name, row, expected in found
+        if expected is not None and row.get("kvUsePercent") is not None
+    ]
+    most = max(beyond, key=lambda one: one[0], default=None)
+    if most is None or most[0] <= _KV_SLACK_PERCENT:
+        return None
+    _, name, row, expected = most
+    return (
+        f"Measured otherwise: under {row['load']} of '{row['workload']}' the cache was {row['kvUsePercent']:.0f} % full "
+        f"(Benchmark '{name}'), and the sum expects at most {expected:.0f} %. Trust the measurement."
+    )
+
+
+def _expected(row: Mapping[str, Any], kv_tokens: int) -> float | None:
+    load = _CONCURRENCY.fullmatch(str(row.get("load")))
+    tokens = (row.get("promptTokens"), row.get("outputTokens"))
+    if load is None or tokens[0] is None or tokens[1] is None:
+        return None
+    return min(100.0, int(load[1]) * float(tokens[0] + tokens[1]) / kv_tokens * 100)
 
 
 def _age(found: Mapping[str, Any]) -> datetime:

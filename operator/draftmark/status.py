@@ -32,7 +32,7 @@ from draftmark.awaiting import tell_awaited
 from draftmark.data_path import cut_off, is_moved, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
-from draftmark.headroom import cost, headroom
+from draftmark.headroom import contradiction, cost, headroom
 from draftmark.observation import Json, Observation
 from draftmark.plan import Memory, Plan
 from draftmark.running import pods_of
@@ -52,6 +52,8 @@ OPTION_LENGTH: Final = 80
 REJECTED_LENGTH: Final = 128
 #: Reason of a service whose plan waits for what is known of its model.
 READING_FACTS: Final = "ReadingModelFacts"
+#: Reason of a plan whose memory sum a Benchmark has contradicted.
+MEASURED_OTHERWISE: Final = "MeasuredOtherwise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def make_status(
     if decision.plan is not None:
         status["model"] = decision.plan.served_name
         status["plan"] = _plan(decision.plan, decision)
+        _contradict(status["plan"], seen, decision)
     elif decision.refused is not None and decision.refused.plan is not None:
         # Nothing runs: what would, if it could be deployed.
         status["plan"] = _plan(decision.refused.plan, decision)
@@ -118,6 +121,15 @@ def _measured(seen: Observation, decision: Decision) -> dict[str, Any]:
     layout = decision.plan.layout if decision.plan is not None else None
     price = cost(found, layout.product, layout.gpus, seen.defaults.prices) if layout is not None else None
     return {"headroom": found, **({"cost": price} if price is not None else {})}
+
+
+def _contradict(plan: dict[str, Any], seen: Observation, decision: Decision) -> None:
+    """Add to the reasons what a measurement says against the memory sum."""
+    current = next((r.hash for r in decision.revisions if r.is_current), None)
+    tokens = plan.get("memory", {}).get("kvTokens")
+    if (words := contradiction(seen.name, current, tokens, seen.benchmarks)) is not None:
+        reason = {"code": MEASURED_OTHERWISE, "message": shorten(words, PLANNED_LENGTH)}
+        plan["reasons"] = [*plan["reasons"][: MAX_REASONS - 1], reason]
 
 
 def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:
