@@ -32,19 +32,19 @@ UNMEASURED: Final = "Unmeasured"
 
 
 def headroom(
-    service: str, revision: str | None, benchmarks: Sequence[Json], before: Mapping[str, Any] | None
+    service: str, revision: str | None, benchmarks: Sequence[Json] | None, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The status's `headroom`.
 
     Args:
         service: Name of the InferenceService.
         revision: Hash of the current revision; None: there is none.
-        benchmarks: Of its namespace, whatever their target and phase.
+        benchmarks: Those that name it, whatever their phase; None: not known yet, and what was told stands.
         before: What the status holds.
     """
     measured = [
         found
-        for item in benchmarks
+        for item in benchmarks or ()
         for label in _labels(item, service)
         if (found := _measured(item, label)) is not None
     ]
@@ -53,6 +53,8 @@ def headroom(
     latest = max(counts, key=_age, default=None)
     if kept is not None and (latest is None or _age(kept) > _age(latest)):
         latest = {key: value for key, value in kept.items() if key not in ("state", "message")}
+    if latest is None and benchmarks is None and before is not None:
+        return dict(before)
     if latest is None:
         why = max(measured, key=_age, default=None)
         return {

@@ -62,8 +62,8 @@ class Observation:
     gateway_pods: tuple[Json, ...] = ()
     #: Pods of Jobs that read the facts of the model.
     model_facts_pods: tuple[Json, ...] = ()
-    #: Benchmarks of the namespace, whatever they measure.
-    benchmarks: tuple[Json, ...] = ()
+    #: Finished Benchmarks that measured the service; None: not known yet.
+    benchmarks: tuple[Json, ...] | None = ()
     #: Whether a Job can be run to learn something; offline there is no cluster to run it.
     can_ask: bool = False
     #: What gateway pods told last, by the pod's name.

@@ -126,10 +126,14 @@ def _measured(seen: Observation, decision: Decision) -> dict[str, Any]:
 def _contradict(plan: dict[str, Any], seen: Observation, decision: Decision) -> None:
     """Add to the reasons what a measurement says against the memory sum."""
     current = next((r.hash for r in decision.revisions if r.is_current), None)
-    tokens = plan.get("memory", {}).get("kvTokens")
-    if (words := contradiction(seen.name, current, tokens, seen.benchmarks)) is not None:
-        reason = {"code": MEASURED_OTHERWISE, "message": shorten(words, PLANNED_LENGTH)}
-        plan["reasons"] = [*plan["reasons"][: MAX_REASONS - 1], reason]
+    if seen.benchmarks is None:
+        told = (seen.status.get("plan") or {}).get("reasons") or ()
+        found = [dict(reason) for reason in told if reason.get("code") == MEASURED_OTHERWISE]
+    else:
+        words = contradiction(seen.name, current, plan.get("memory", {}).get("kvTokens"), seen.benchmarks)
+        found = [{"code": MEASURED_OTHERWISE, "message": shorten(words, PLANNED_LENGTH)}] if words is not None else []
+    if found:
+        plan["reasons"] = [*plan["reasons"][: MAX_REASONS - 1], *found[:1]]
 
 
 def _plan(plan: Plan, decision: Decision) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class BenchmarkWorld:
     _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
     #: Benchmarks that are not finished, by the service that they name.
     _followers_of: dict[Key, set[Key]] = field(default_factory=dict)
+    #: Benchmarks that are finished, the same way.
+    _finished_of: dict[Key, dict[Key, Json]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def objects(namespace: str | None) -> Informer[Json]:
@@ -87,6 +89,7 @@ class BenchmarkWorld:
         self.objects = Caches(kinds.BENCHMARKS, objects, self.world.namespaces)
         self.world.listeners.append(self)
         self.world.followers.append(self._on_service)
+        self.world.benchmarks_of = self.finished_of
 
     def informers(self) -> tuple[Informer[Any], ...]:
         return self.objects.parts
@@ -156,6 +159,12 @@ class BenchmarkWorld:
         hosts = {key.removeprefix("url ").partition(":")[0] for key in keys_of(benchmark) if key.startswith("url ")}
         return frozenset(host for host in hosts if host and services.get(namespace, host) is not None)
 
+    def finished_of(self, service: Key) -> tuple[Json, ...] | None:
+        """The finished Benchmarks that measured a service, by name; None: not known yet."""
+        if self.is_listing(service[0]):
+            return None
+        return tuple(item for _, item in sorted(self._finished_of.get(service, {}).items()))
+
     def _newer_finished(self, benchmark: Json) -> int:
         configured = self.world.defaults.benchmarks or BenchmarkDefaults()
         if configured.history_limit is None:
@@ -186,10 +195,25 @@ class BenchmarkWorld:
                     followers.add(key)
                 if not followers:
                     del self._followers_of[key[0], service]
+        self._remember_finished(key, old, new)
         self.add(BenchmarkKey(*key), Priority.DELETION if new is None else Priority.CHANGE)
         was, now = (one is not None and is_finished(one) for one in (old, new))
         if new is None or was != now:
             self._wake_others(key, is_finished(item))
+
+    def _remember_finished(self, key: Key, old: Json | None, new: Json | None) -> None:
+        """What a service's status concludes from follows from what is finished."""
+        item = new or old or {}
+        for service in services_of(item):
+            measured = (key[0], service)
+            found = self._finished_of.setdefault(measured, {})
+            before = found.pop(key, None)
+            if new is not None and is_finished(new):
+                found[key] = new
+            if not found:
+                del self._finished_of[measured]
+            if (before or {}).get("status") != (found.get(key) or {}).get("status"):
+                self.world.wake(measured)
 
     def _wake_others(self, key: Key, is_over: bool) -> None:
         """Who waits for a Benchmark, and who is older than the history may be."""

@@ -68,6 +68,8 @@ class World:
     slices: Informer[Json] | None = field(init=False)
     #: Told of every child and every pod as well.
     listeners: list[Listener] = field(default_factory=list)
+    #: The finished Benchmarks that measured a service; None: not known yet.
+    benchmarks_of: Callable[[Key], tuple[Json, ...] | None] = lambda _: ()
     #: Told of every InferenceService that came, changed or went.
     followers: list[Callable[[Key], None]] = field(default_factory=list)
     #: Role and restarts of each pod, by name.
@@ -178,6 +180,7 @@ class World:
             router_pods=self.pods_of(key, names.ROLE_ROUTER),
             gateway_pods=self.pods_of(key, names.ROLE_GATEWAY),
             model_facts_pods=self.pods_of(key, names.ROLE_MODEL_FACTS),
+            benchmarks=self.benchmarks_of(key),
             can_ask=True,
             gateways=self.gateways.get(key, {}),
             silent_gateways=self.silent.get(key, frozenset()),
