@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from draftmark.api.defaults import BenchmarkDefaults, Defaults, HubDefaults, NetworkDefaults, TrafficDefaults
+from draftmark.api.defaults import (
+    BenchmarkDefaults,
+    Defaults,
+    HubDefaults,
+    NetworkDefaults,
+    PriceDefaults,
+    TrafficDefaults,
+)
 from draftmark.api.images import mirrored
 from draftmark.cli.run import run
 from draftmark.engines.registry import ENGINES
@@ -270,6 +277,14 @@ def test_how_models_are_measured_is_the_administrators() -> None:
     assert told.benchmarks == BenchmarkDefaults(
         image="registry.example/benchmark:1", ttl_after_finished="168h", history_limit=5
     )
+
+
+def test_what_accelerators_cost_is_the_administrators() -> None:
+    assert read_defaults(render()).prices is None
+    told = read_defaults(
+        render("--set", "defaults.prices.currency=EUR", "--set-json", 'defaults.prices.perHour={"NVIDIA-L4": 0.8}')
+    )
+    assert told.prices == PriceDefaults(currency="EUR", per_hour={"NVIDIA-L4": 0.8})
 
 
 def test_definitions_stay_when_the_release_goes(rendered: list[Object]) -> None:

@@ -88,6 +88,7 @@ comes before the first slash is a registry if it has a dot or a colon in it, or 
 {{- if $value }}{{ $_ := set $benchmarks $name $value }}{{ end }}
 {{- end }}
 {{- $_ := set $defaults "benchmarks" $benchmarks }}
+{{- if not (and $defaults.prices $defaults.prices.perHour) }}{{ $_ := unset $defaults "prices" }}{{ end }}
 {{- $_ := set $defaults "traffic" $traffic }}
 {{- $_ := set $defaults "network" $network }}
 {{- if and $global.imageRegistry (not $defaults.registryMirror) }}{{ $_ := set $defaults "registryMirror" $global.imageRegistry }}{{ end }}
