@@ -130,6 +130,7 @@ async def test_a_benchmark_runs_to_its_result_with_one_write_per_child(rig: Rig)
         e["reason"] for e in rig.all(EVENTS) if e["involvedObject"]["kind"] == "Benchmark"
     }
 
+    await rig.quiet(0.5)  # what else it needed goes after the right
     before = rig.writes()
     write(rig, "result", "{}")
     await rig.restart()

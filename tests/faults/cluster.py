@@ -264,9 +264,14 @@ class Cluster:
                 "processes": [p.exit_status for p in self.processes],
                 "done": [text_of(done) for done in self.api.done[-20:] if done.kind != LEASES],
                 "requests": [f"{r.verb} {r.kind and r.kind.plural} {r.name}" for r in self.api.requests[-20:]],
-                "log": self.operator.log.read_text().splitlines()[-25:] if self.operator.log.exists() else [],
+                "log": self._end_of_log(),
             }
         )
+
+    def _end_of_log(self) -> list[str]:
+        """Of the operator, where the test has started it here, and it has said something."""
+        log = self.operator.log if self.processes else None
+        return log.read_text().splitlines()[-25:] if log is not None and log.exists() else []
 
     # What there is
 
