@@ -10,15 +10,18 @@ from e2e.tools import Tools
 #: Names of the claim, and of the model's file in it and in the image.
 CLAIM: Final = "tiny-model"
 FILE: Final = "tiny.gguf"
+#: Its vocabulary for the stand-in, in the claim only.
+VOCABULARY: Final = "tiny-vocabulary.json"
 URI: Final = f"pvc://{CLAIM}/{FILE}"
 
 
 def place_tiny_model(target: Target) -> str:
-    """Write the model to the node, and return its folder there."""
+    """Write the model and its vocabulary to the node, and return their folder there."""
     from e2e import tiny_gguf  # only here, since only this needs numpy
 
     with tempfile.TemporaryDirectory() as folder:
         where = target.place(tiny_gguf.write(Path(folder) / FILE))
+        target.place(tiny_gguf.write_vocabulary(Path(folder) / VOCABULARY))
     if where is None:
         raise RuntimeError("The nodes of this cluster are out of reach, so no model can be put there.")
     return where

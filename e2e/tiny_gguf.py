@@ -9,6 +9,7 @@ The vocabulary is that of a SentencePiece ("llama") tokenizer: control tokens,
 all 256 bytes, so that any text can be encoded, printable ASCII, and some words.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+
+from e2e.tiny_llama import letter
 
 LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT = 2, 128, 4, 256, 8192
 _WORDS = ("a", "and", "are", "can", "hello", "how", "i", "is", "it", "of", "tell", "the", "to", "what", "you")
@@ -59,6 +62,22 @@ def write(path: Path, *, seed: int = 0) -> Path:
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
     out.close()
+    return path
+
+
+def write_vocabulary(path: Path) -> Path:
+    """Write the same tokens in the shape of a tokenizer.json as the stand-in reads it, and return its path.
+
+    SentencePiece begins every text with a space, and so does this.
+    """
+    vocabulary = dict[str, int]()
+    for number, (text, _, kind) in enumerate(_pieces()):
+        if kind == gguf.TokenType.BYTE:
+            vocabulary.setdefault(letter(int(text[3:5], 16)), number)
+        elif kind == gguf.TokenType.NORMAL:
+            vocabulary["".join(map(letter, text.replace(_SPACE, " ").encode()))] = number
+    described = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}, "model": {"vocab": vocabulary}}
+    path.write_text(json.dumps(described))
     return path
 
 

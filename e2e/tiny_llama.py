@@ -124,7 +124,7 @@ def _tensors(random: np.random.Generator, vocabulary: Mapping[str, int]) -> Iter
         yield f"{block}.mlp.down_proj.weight", _weights(random, WIDTH, FEED_FORWARD)
     yield "model.norm.weight", ones
     out = 4 * _weights(random, len(vocabulary), WIDTH)
-    printable = {_letter(byte) for byte in range(ord(" "), ord("~") + 1)}
+    printable = {letter(byte) for byte in range(ord(" "), ord("~") + 1)}
     out[[number for piece, number in vocabulary.items() if not set(piece) <= printable or piece in _SPECIAL]] = 0
     yield "lm_head.weight", out
 
@@ -147,7 +147,7 @@ def _save(file: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
     file.write_bytes(len(text).to_bytes(8, "little") + text + numbers)
 
 
-def _letter(byte: int) -> str:
+def letter(byte: int) -> str:
     """How byte-level BPE writes a byte: as itself where that is visible, else as a letter from 256 on."""
     visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return chr(byte) if byte in visible else chr(256 + [b for b in range(256) if b not in visible].index(byte))
@@ -155,15 +155,15 @@ def _letter(byte: int) -> str:
 
 def _vocabulary() -> tuple[dict[str, int], list[list[str]]]:
     """Number of every token, and the pairs that are joined, the first ones first."""
-    pieces = [*_SPECIAL, *(_letter(byte) for byte in range(256))]
+    pieces = [*_SPECIAL, *(letter(byte) for byte in range(256))]
     merges = list[list[str]]()
     for word in _WORDS:
-        joined = _letter(ord(" "))
-        for letter in word:
-            if joined + letter not in pieces:
-                pieces.append(joined + letter)
-                merges.append([joined, letter])
-            joined += letter
+        joined = letter(ord(" "))
+        for sign in word:
+            if joined + sign not in pieces:
+                pieces.append(joined + sign)
+                merges.append([joined, sign])
+            joined += sign
     return {piece: number for number, piece in enumerate(pieces)}, merges
 
 

@@ -71,6 +71,7 @@ class Delivered:
     operator: str
     gateway: str
     router: str
+    benchmark: str
     llama_cpp: str
 
 
@@ -80,6 +81,7 @@ def deliver(target: Target) -> Delivered:
         operator=target.deliver("operator"),
         gateway=target.deliver("gateway"),
         router=target.deliver("router"),
+        benchmark=target.deliver("benchmark"),
         llama_cpp=target.deliver("llama-cpp-cpu"),
     )
 
@@ -93,6 +95,7 @@ def install(tools: Tools, images: Delivered) -> None:
         "defaults.engines.llama-cpp.images.cpu": images.llama_cpp,
         "defaults.traffic.gatewayImage": images.gateway,
         "defaults.traffic.routerImage": images.router,
+        "defaults.benchmarks.image": images.benchmark,
     }
     _mend_release(tools)
     # A namespace of restricted security: the chart keeps to it.

@@ -24,6 +24,7 @@ IMAGES = {
     "operator": images.operator,
     "gateway": images.gateway,
     "router": images.router,
+    "benchmark": images.benchmark,
     "llama-cpp-cpu": images.llama_cpp,
     "vllm-cpu": images.vllm_cpu,
 }

@@ -9,18 +9,24 @@ import (
 	"strings"
 )
 
-// tokenizer is byte-level BPE of the kind that e2e/tiny_llama.py writes: a
-// token is a byte, or a space with the beginning of a word. Every beginning of
-// such a token is one too, and nothing else is merged: so the longest piece is
-// the one that merging leads to. Without pieces, words are counted.
+// tokenizer is byte-level BPE of the kind that e2e/tiny_llama.py and
+// tiny_gguf.py write: a token is a byte, or a space with the beginning of a
+// word. Every beginning of such a token is one too, and nothing else is merged:
+// so the longest piece is the one that merging leads to. Without pieces, words
+// are counted.
 type tokenizer struct {
 	// pieces by their text, as bytes.
 	pieces map[string]int
 	bytes  [256]int
+	// addPrefixSpace: each text begins with a space, as with SentencePiece.
+	addPrefixSpace bool
 }
 
 func readTokenizer(path string) (tokenizer, error) {
 	var file struct {
+		PreTokenizer struct {
+			AddPrefixSpace bool `json:"add_prefix_space"`
+		} `json:"pre_tokenizer"`
 		Model struct {
 			Vocab map[string]int `json:"vocab"`
 		} `json:"model"`
@@ -32,7 +38,7 @@ func readTokenizer(path string) (tokenizer, error) {
 	if err != nil {
 		return tokenizer{}, fmt.Errorf("STANDIN_TOKENIZER: %w", err)
 	}
-	read := tokenizer{pieces: map[string]int{}}
+	read := tokenizer{pieces: map[string]int{}, addPrefixSpace: file.PreTokenizer.AddPrefixSpace}
 	for i := range 256 {
 		number, is := file.Model.Vocab[letter(byte(i))]
 		if !is {
@@ -73,6 +79,9 @@ func (t *tokenizer) count(text string) int {
 
 func (t *tokenizer) encode(text string) []int {
 	found := []int{}
+	if t.addPrefixSpace && !strings.HasPrefix(text, " ") {
+		text = " " + text
+	}
 	for at := 0; at < len(text); {
 		length, number := 1, t.bytes[text[at]]
 		if text[at] == ' ' {

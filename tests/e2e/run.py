@@ -68,11 +68,13 @@ def add_diagnosis(item: pytest.Item, report: pytest.TestReport) -> None:
 
 
 def mark_items(items: Iterable[pytest.Item], folder: Path, mark: pytest.MarkDecorator, timeout_s: float) -> None:
-    """Give the tests below a folder their mark, and their bodies a time; what fixtures wait for is bounded by itself."""
+    """Give the tests below a folder their mark, and the bodies of those that do not say one themselves a time; what fixtures
+    wait for is bounded by itself."""
     for item in items:
         if item.path.is_relative_to(folder):
             item.add_marker(mark)
-            item.add_marker(pytest.mark.timeout(timeout_s, func_only=True))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(timeout_s, func_only=True))
 
 
 @pytest.hookimpl(wrapper=True)
