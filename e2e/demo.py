@@ -42,12 +42,15 @@ from e2e.tools import (
 CLUSTER = "demo"
 NAMESPACE = "draftmark-demo"
 QUICKSTART = REPOSITORY / "examples" / "quickstart.yaml"
+#: What one replica of it carries: four minutes, so the user is told how to begin it.
+BENCHMARK = REPOSITORY / "examples" / "benchmark.yaml"
 KIND = "InferenceService"
 READY_TIMEOUT_S = 300
 HUB = "https://huggingface.co/api/models?limit=1"
 QUESTION = "Hello, how are you?"
 #: Conditions whose changes are worth a line.
 TOLD = ("Accepted", "Available", "Progressing", "Ready")
+_DRAFTMARK = REPOSITORY / ".venv" / "bin" / "draftmark"
 
 
 def up() -> None:
@@ -78,6 +81,7 @@ def up() -> None:
     say(explain(tools, manifest))
     say(f"done in {time.monotonic() - began:.0f} s")
     say(f"  KUBECONFIG={target.kubeconfig} {kubectl_program()} get pods --all-namespaces")
+    say(f"  KUBECONFIG={target.kubeconfig} {_DRAFTMARK} bench -f {BENCHMARK} -n {NAMESPACE} --watch")
     say("  'make demo-down' removes it")
 
 
@@ -206,12 +210,11 @@ def ask(tools: Tools, image: str, url: str) -> str:
 
 def explain(tools: Tools, manifest: Path) -> str:
     """What `draftmark explain` says with the defaults that the chart has installed."""
-    draftmark = REPOSITORY / ".venv" / "bin" / "draftmark"
-    if not draftmark.exists():
-        return f"{draftmark} is not there: 'make setup' installs it"
+    if not _DRAFTMARK.exists():
+        return f"{_DRAFTMARK} is not there: 'make setup' installs it"
     defaults = manifest.with_name("defaults.yaml")
     defaults.write_text(read_defaults(tools))
-    command = [str(draftmark), "explain", f"--defaults={defaults}", "-f", str(manifest)]
+    command = [str(_DRAFTMARK), "explain", f"--defaults={defaults}", "-f", str(manifest)]
     done = subprocess.run(command, text=True, capture_output=True)
     return f"$ {' '.join(['draftmark', *command[1:]])}\n{done.stdout}{done.stderr}"
 
