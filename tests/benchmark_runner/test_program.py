@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from draftmark.measure.order import FromClaim, Lengths, Load, Order
+from draftmark.measure.order import FromClaim, FromHub, Lengths, Load, Order
 from draftmark.measure.result import Result, Row
 from e2e import benchmark_packages, tiny_gguf, tiny_llama
 from tests.benchmark_runner.config_map import Server
 from tests.benchmark_runner.orders import VLLM_COUNTERS, a_target, a_workload, an_order
 from tests.benchmark_runner.standins import MODEL, standin
 from tests.measured import lines_of
+from tests.model_facts_reader.hub import REPOSITORY, FakeHub
 
 pytestmark = pytest.mark.integration
 
@@ -221,15 +222,20 @@ async def test_a_target_without_the_model_is_a_failure_in_words(model: Path, tmp
 
 
 async def test_a_tokenizer_that_is_not_the_engines_is_a_failure_in_words(model: Path, tmp_path: Path) -> None:
-    # The vocabulary of the other tiny model, built from its file's header.
+    # The vocabulary of the other tiny model, built from the header of its file on a hub.
     gguf = tiny_gguf.write(tmp_path / "other.gguf")
-    with standin(model) as url:
-        ended = await run(measuring(url, gguf), tmp_path / "run")
+    files = {"other-Q8_0.gguf": b"", "other-Q4_K_M.gguf": await asyncio.to_thread(gguf.read_bytes)}
+    async with FakeHub(files=files).serving() as hub:
+        where = FromHub(endpoint=hub.url, repository=REPOSITORY, quantization="Q4_K_M", allow_http=True)
+        with standin(model) as url:
+            order = measuring(url, model)
+            target = order.targets[0].model_copy(update={"tokenizer": where})
+            ended = await run(order.model_copy(update={"targets": (target,)}), tmp_path / "run")
     assert ended.status == 0
     assert ended.result is not None
     assert ended.result.refusal is not None
     assert ended.result.refusal.code == "TokenizerUnavailable"
-    assert "other.gguf is not the tokenizer of tiny" in ended.result.refusal.message
+    assert "other-Q4_K_M.gguf is not the tokenizer of tiny" in ended.result.refusal.message
 
 
 async def test_two_targets_are_measured_in_turns_and_a_second_start_finds_the_result(

@@ -1,9 +1,11 @@
 """Whose tokenizer it is: compared with what an engine says."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from aiohttp import web
 from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.benchmark_runner.tokenizer import Tokenizer, compare, get_tokenizer
 from draftmark.measure.order import FromClaim, FromHub
+from e2e import tiny_gguf
 from tests.benchmark_runner.orders import a_target
 from tests.model_facts_reader.hub import COMMIT, REPOSITORY, FakeHub
 
@@ -108,4 +111,58 @@ async def test_a_hub_that_does_not_give_it_is_a_reason() -> None:
         with pytest.raises(RunRefused, match=r"tokenizer\.json") as refused:
             await asyncio.to_thread(get_tokenizer, a_target(tokenizer=where))
         assert hub.paths()[-1] == f"/{REPOSITORY}/resolve/{COMMIT}/tokenizer.json"
+    assert refused.value.refusal.code == "TokenizerUnavailable"
+
+
+@pytest.fixture
+def built_from(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What a tokenizer is built from. What builds it is in the image alone: test_program.py runs it."""
+    found: list[dict[str, Any]] = []
+
+    class Loaded:
+        def get_vocab_size(self) -> int:
+            return len(found[-1]["tokens"])
+
+    def convert(_: str, vocabulary: dict[str, Any]) -> tuple[Loaded, dict[str, Any]]:
+        found.append(vocabulary)
+        return Loaded(), {}
+
+    module = ModuleType("gguf_tokenizer_mapping")
+    module.__dict__["convert_gguf_tokenizer"] = convert
+    for name in ("transformers", "transformers.integrations", "transformers.integrations.gguf"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "transformers.integrations.gguf.gguf_tokenizer_mapping", module)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "taken"),
+    [
+        (["m-Q8_0.gguf", "m-Q4_K_M.gguf", "tokenizer.json"], {"quantization": "Q4_K_M"}, "m-Q4_K_M.gguf"),
+        (["a/m-00001-of-00002.gguf", "tokenizer.json"], {"file": "a/m-00001-of-00002.gguf"}, "a/m-00001-of-00002.gguf"),
+        (["m-Q8_0.gguf", "m-Q4_K_M.gguf"], {}, "m-Q4_K_M.gguf"),  # what llama.cpp takes of such a repository
+    ],
+    ids=["quantization", "file", "nothing"],
+)
+async def test_it_is_built_from_the_header_of_the_file_that_the_engine_takes(
+    tmp_path: Path, built_from: list[dict[str, Any]], files: list[str], asked: dict[str, str], taken: str
+) -> None:
+    gguf = tiny_gguf.write(tmp_path / "tiny.gguf").read_bytes()
+    contents = {name: gguf if name == taken else b"another" for name in files}
+    async with FakeHub(files=contents).serving() as hub:
+        where = FromHub(endpoint=hub.url, repository=REPOSITORY, allow_http=True, **asked)
+        tokenizer = await asyncio.to_thread(get_tokenizer, a_target(tokenizer=where))
+        assert {path for path in hub.paths() if "/resolve/" in path} == {f"/{REPOSITORY}/resolve/{COMMIT}/{taken}"}
+    (vocabulary,) = built_from
+    assert vocabulary["tokens"][:3] == ["<unk>", "<s>", "</s>"]
+    assert (vocabulary["tokenizer_type"], vocabulary["bos_token_id"]) == ("llama", 1)
+    # The beginning, as its header says; and its makers wrote no tokenizer.json that one could trust more.
+    assert (tokenizer.size, tokenizer.added, tokenizer.is_built) == (len(vocabulary["tokens"]), 1, True)
+
+
+async def test_a_quantization_that_the_hub_does_not_have_is_a_reason() -> None:
+    async with FakeHub(files={"m-Q8_0.gguf": b"", "tokenizer.json": b"{}"}).serving() as hub:
+        where = FromHub(endpoint=hub.url, repository=REPOSITORY, allow_http=True, quantization="Q4_K_M")
+        with pytest.raises(RunRefused, match=r"no GGUF file of Q4_K_M \(it has: m-Q8_0\.gguf\)") as refused:
+            await asyncio.to_thread(get_tokenizer, a_target(tokenizer=where))
     assert refused.value.refusal.code == "TokenizerUnavailable"

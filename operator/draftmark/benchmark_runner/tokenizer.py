@@ -17,7 +17,7 @@ from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.facts.gguf_header import MAX_HEADER_BYTES, GgufHeader, read_gguf_header
 from draftmark.facts.models import ShortHeader
 from draftmark.measure.order import FromClaim, FromHub, OrderedTarget
-from draftmark.model_facts_reader.hub import Hub, Limits, Question
+from draftmark.model_facts_reader.hub import Hub, Limits, Question, gguf_file
 from draftmark.model_facts_reader.problem import ReadingEnds
 
 #: Longest tokenizer.json that is read, in bytes: those of vocabularies of 262,144 have 33 MB. A bound of ours.
@@ -184,20 +184,34 @@ def _of_gguf_file(path: Path) -> Tokenizer:
 
 
 def _fetched(where: FromHub, token: str | None) -> Tokenizer:
-    question = Question(repository=where.repository, revision=where.revision or "main", file=where.file)
+    question = Question(
+        repository=where.repository,
+        revision=where.revision or "main",
+        file=where.file,
+        quantization=where.quantization,
+    )
     limits = Limits(total_s=HUB_S)
     hub = Hub(where.endpoint, where.redirect_hosts, token=token, allow_http=where.allow_http, limits=limits)
     with hub:
-        hub.list(question)  # notes the commit
-        if where.file is None:
+        names = hub.list(question)  # notes the commit
+        file = where.file or _gguf_file(question, names)
+        if file is None:
             return _of_json(hub.file(question, FILE, most=MAX_TOKENIZER_BYTES), f"{FILE} of {question.source}")
         length = FIRST_BYTES
         while True:
-            data = hub.beginning(question, where.file, length)
+            data = hub.beginning(question, file, length)
             header = read_gguf_header(data, arrays=_ARRAYS)
             if not isinstance(header, ShortHeader) or len(data) < length or length >= MAX_HEADER_BYTES:
-                return _of_gguf(header, where.file)
+                return _of_gguf(header, file)
             length = min(MAX_HEADER_BYTES, max(header.needed_bytes, 2 * length))
+
+
+def _gguf_file(question: Question, names: Sequence[str] | None) -> str | None:
+    """The GGUF file that the tokenizer is built from; None: it is tokenizer.json. A quantization that is named is a GGUF file's,
+    whatever else the repository has."""
+    if question.quantization is None and names is not None and FILE in names:
+        return None
+    return gguf_file(question, names)
 
 
 def _of_json(content: bytes, source: str) -> Tokenizer:

@@ -232,13 +232,20 @@ def read_hub(hub: Hub, question: Question) -> ModelAnswer:
         ReadingEnds: There are none.
     """
     names = hub.list(question)
-    file = question.file or _gguf_file(question, names)
+    file = question.file or gguf_file(question, names)
     facts = _of_gguf(hub, question, file) if file is not None else _of_checkpoint(hub, question, names)
     return ModelAnswer(facts=facts, commit=hub.commit)
 
 
-def _gguf_file(question: Question, names: Sequence[str] | None) -> str | None:
-    """The GGUF file that the engine would take; None: the repository holds a checkpoint."""
+def gguf_file(question: Question, names: Sequence[str] | None) -> str | None:
+    """The GGUF file that the engine would take; None: the repository holds a checkpoint.
+
+    Args:
+        names: What `Hub.list` told.
+
+    Raises:
+        ReadingEnds: It has no file of the quantization that is asked for, or cannot be listed to find one.
+    """
     if names is None:
         if question.quantization is None:
             return None
