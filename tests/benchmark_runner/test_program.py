@@ -117,13 +117,12 @@ async def run_with_cpu(order: Order, folder: Path) -> Ended:
     return ended
 
 
-def measuring(url: str, model: Path, **changes: Any) -> Order:
+def measuring(url: str, model: Path, *, has_metrics: bool = True, **changes: Any) -> Order:
     target = a_target(
         url=url,
         model=MODEL,
         tokenizer=FromClaim(path=str(model)),
-        metrics_urls=(f"{url}/metrics",),
-        counters=VLLM_COUNTERS,
+        **({"metrics_urls": (f"{url}/metrics",), "counters": VLLM_COUNTERS} if has_metrics else {}),
     )
     return an_order(
         **{
@@ -167,6 +166,11 @@ FRAUDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any], str]] = {
     "another model": ({"STANDIN_ANSWERING_MODEL": "smaller"}, {}, "ModelMismatch"),
     "short answers": ({"STANDIN_OUTPUT_SHARE": "0.5"}, {}, "OutputLengths"),
     "a prefix cache": ({"STANDIN_CACHED_SHARE": "0.8"}, {}, "PrefixCacheHits"),
+    "a prefix cache without metrics": (
+        {"STANDIN_CACHED_SHARE": "0.8"},
+        {"has_metrics": False, "warm_up_s": 0.0, "duration_s": 4.0, "repetitions": 1},
+        "PrefixCacheHits",
+    ),
     "a restart": ({"STANDIN_RESTART_SECONDS": "4.5"}, {}, "TargetRestarted"),
     "a cold start": (
         {"STANDIN_COLD_REQUESTS": "12"},
@@ -207,6 +211,9 @@ async def test_frauds_are_refused_and_show_no_number(model: Path, tmp_path: Path
 
     seen = await asyncio.gather(*map(caught, FRAUDS))
     assert {name: code for name, code, _ in seen} == {name: code for name, (_, _, code) in FRAUDS.items()}, seen
+    said = {name: message for name, _, message in seen}
+    assert "told by the engine's metrics" in said["a prefix cache"]
+    assert "told by the usage of its answers" in said["a prefix cache without metrics"]
 
 
 async def test_a_target_without_the_model_is_a_failure_in_words(model: Path, tmp_path: Path) -> None:

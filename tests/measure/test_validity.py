@@ -103,6 +103,14 @@ def computed_only(share: float) -> Change:
     )
 
 
+def by_answers(tokens: int, every: int = 1) -> Change:
+    """So many tokens of one of `every` prompts come from the cache of an engine without metrics; of the others nothing is said."""
+    return lambda seen: replace(
+        samples(lambda s: replace(s, cached_tokens=tokens), every=every)(seen),
+        readings=(),
+    )
+
+
 def test_a_well_behaved_run_is_not_refused() -> None:
     assert code(cell()) is None
     assert unchecked((cell(),)) == ()
@@ -137,6 +145,9 @@ REFUSED: Final[list[tuple[str, bool, Change]]] = [
     ("ClientSaturated", False, samples(lambda s: replace(s, due=s.sent - 0.15), every=5)),
     ("PrefixCacheHits", False, cached(100)),
     ("PrefixCacheHits", False, computed_only(0.5)),
+    ("PrefixCacheHits", False, by_answers(100)),
+    ("PrefixCacheHits", False, by_answers(100, every=2)),
+    ("PrefixCacheHits", False, samples(lambda s: replace(s, cached_tokens=100))),
     ("NotWarmedUp", False, only(0, slower(0.18))),
     ("NotWarmedUp", False, only(0, lengthening(0.5))),
     ("ScatterTooLarge", False, only(1, slower(0.5))),
@@ -164,6 +175,8 @@ PASSES: Final[dict[str, Change]] = {
     "an answer that stopped": samples(lambda s: replace(s, output_tokens=20, finish="stop"), every=1000),
     "a chat template": samples(lambda s: replace(s, prompt_tokens=PROMPT + 100)),
     "a template in the cache": cached(OVERHEAD + 10),
+    "a template in the cache of an engine without metrics": by_answers(OVERHEAD + 10),
+    "one prompt of many that was cached": by_answers(100, every=50),
     "an engine that computes all": computed_only(1.0),
     "a few late requests": samples(lambda s: replace(s, due=s.sent - 0.1), every=20),
     "a server that names no model": samples(lambda s: replace(s, model=None)),
@@ -309,6 +322,12 @@ def test_what_cannot_be_checked_is_said_and_not_refused() -> None:
     assert note == (
         "Not checked of target: the answering model (answers name none), lengths of prompts (answers count none)."
     )
+
+
+def test_answers_that_tell_a_cache_suffice_to_check_it() -> None:
+    (note,) = unchecked((cell(by_answers(0)),))
+    assert "prefix cache" not in note
+    assert "restarts" in note
 
 
 def test_a_chance_of_noise_is_not_taken_for_a_cold_target() -> None:

@@ -331,6 +331,7 @@ def _sample(info: RequestInfo, response: GenerationResponse | None, prompt: Prom
         output_tokens=response.output_metrics.text_tokens if response is not None else None,
         asked_tokens=prompt.output_tokens,
         sent_tokens=prompt.tokens,
+        cached_tokens=response.input_metrics.cached_tokens if response is not None else None,
         model=told.get("model"),
         finish=told.get("finish"),
         error=(info.error or "it failed and says nothing")[:_LONGEST_ERROR] if failed else None,

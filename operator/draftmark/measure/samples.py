@@ -16,6 +16,7 @@ class Sample:
         last: When its last token came, or it failed.
         prompt_tokens: As the server counted (`usage`); None: it did not say.
         output_tokens: As the server counted; None: it did not say.
+        cached_tokens: Of those of the prompt, how many came from a prefix cache, as the server says; None: it did not say.
         asked_tokens: How long the answer was to be.
         sent_tokens: Tokens of the prompt by our tokenizer.
         model: The name that the answer bears; None: it bears none.
@@ -31,6 +32,7 @@ class Sample:
     output_tokens: int | None
     asked_tokens: int
     sent_tokens: int
+    cached_tokens: int | None = None
     model: str | None = None
     finish: str | None = None
     error: str | None = None

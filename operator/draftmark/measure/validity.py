@@ -363,12 +363,15 @@ def _is_cached(cell: Cell) -> str | None:
     intended = cell.workload.shared_prefix_tokens + (max(float(np.median(more)), 0.0) if more else 0.0)
     length = float(np.mean([s.prompt_tokens or s.sent_tokens for s in answered]))
     allowed = min((intended + CACHE_BLOCK_TOKENS) / length + CACHED_PERCENT / 100, 1.0)
-    share = _cached_share(cell.blocks)
-    if share is None or share <= allowed:
+    told = {"the engine's metrics": _cached_share(cell.blocks), "the usage of its answers": _cached_share_of(answered)}
+    shares = {by: share for by, share in told.items() if share is not None}
+    # Either may leave out a part of it, and none adds to it.
+    by = max(shares, key=lambda each: shares[each], default="")
+    if not shares or shares[by] <= allowed:
         return None
     return (
-        f"{100 * share:.0f} % of the prompts' tokens came from the engine's prefix cache; the workload intends at most "
-        f"{100 * allowed:.0f} %. Write sharedPrefixTokens if prompts shall begin alike, use a data set that does not repeat, or "
+        f"{100 * shares[by]:.0f} % of the prompts' tokens came from the engine's prefix cache, as told by {by}; the workload intends at "
+        f"most {100 * allowed:.0f} %. Write sharedPrefixTokens if prompts shall begin alike, use a data set that does not repeat, or "
         "switch the cache off"
     )
 
@@ -405,6 +408,14 @@ def _cached_share(blocks: Sequence[Block]) -> float | None:
             cached += sent - computed
             total += sent
     return max(cached, 0.0) / total if total > 0 else None
+
+
+def _cached_share_of(answered: Sequence[Sample]) -> float | None:
+    """The same as the answers' own usage says. Servers leave the field out that do not tell it; earlier versions of vLLM also where
+    there are none, so an answer without it has none if another one has it."""
+    if all(sample.cached_tokens is None for sample in answered):
+        return None
+    return sum(s.cached_tokens or 0 for s in answered) / sum(s.prompt_tokens or s.sent_tokens for s in answered)
 
 
 def _is_cold(cell: Cell) -> str | None:
@@ -514,8 +525,9 @@ def unchecked(cells: Sequence[Cell]) -> tuple[str, ...]:
             missing.append("other load (no metric of requests under way)")
         if not _known(readings, "started", "prompt_tokens", "computed_prompt_tokens", "output_tokens"):
             missing.append("restarts (no metric tells them)")
-        if not _known(readings, "cached_prompt_tokens", "computed_prompt_tokens"):
-            missing.append("prefix cache (no metric of its tokens)")
+        is_told = any(sample.cached_tokens is not None for sample in answered)
+        if not is_told and not _known(readings, "cached_prompt_tokens", "computed_prompt_tokens"):
+            missing.append("prefix cache (neither a metric nor an answer tells its tokens)")
         if all(block.client.cpu_share is None for block in blocks):
             missing.append("CPU of the load generator")
         if missing:
