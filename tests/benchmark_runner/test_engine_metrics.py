@@ -39,6 +39,19 @@ def test_a_sum_with_a_pod_missing_is_no_sum() -> None:
     assert reading_of([], at=1.0).running is None
 
 
+@pytest.mark.parametrize("restarted", [0, 1])
+def test_a_restart_of_either_pod_is_a_change(restarted: int) -> None:
+    """Of the newer one: the first start of all stays. Of the older one where the clocks of two nodes do not agree: so does the
+    last."""
+    started = [1795765286.74, 1795769000.5]
+    before = reading_of([{"started": at} for at in started], at=1.0).started
+    started[restarted] += 3000.0
+    after = reading_of([{"started": at} for at in started], at=2.0).started
+    assert before is not None
+    assert after is not None
+    assert after - before == pytest.approx(3000.0)
+
+
 async def test_pods_are_asked_and_silence_is_no_error() -> None:
     async def metrics(request: web.Request) -> web.Response:
         if request.match_info["pod"] == "moved":

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 from draftmark.api import names
+from draftmark.benchmark_runner.engine_metrics import values_of
+from draftmark.engines.registry import ENGINES
 from draftmark.facts.hf_config import facts_from_config
 from draftmark.facts.model_memory import kv_bytes_per_token
 from draftmark.facts.models import ModelFacts
@@ -89,6 +91,8 @@ def test_the_metrics_have_the_names_that_queries_use(plain: Namespace, installed
     found = {match[1] for match in re.finditer(r"^([a-z0-9_:]+)\{", text, re.MULTILINE)}
     assert [name for name in METRICS if name not in found] == []
     assert f'model_name="{PLAIN}"' in text
+    counters = ENGINES["vllm"].counters.model_dump(exclude_none=True)
+    assert values_of(text, counters).keys() == counters.keys()
 
 
 def test_the_cache_has_as_many_bytes_per_token_as_the_planner_counts(

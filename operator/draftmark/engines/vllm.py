@@ -250,7 +250,8 @@ _METHODS: Final[Mapping[str, str]] = {
 _NGRAM_TOKENS: Final = 5
 
 
-#: Source: v1/metrics/loggers.py of 0.33.0. When it started is told by one of several API servers only, so it is left out.
+#: Source: v1/metrics/loggers.py of 0.33.0. When it started is told by prometheus_client's own registry, and not where there are
+#: several API servers, which share another one (v1/metrics/prometheus.py of 0.32.0; seen with one API server on CPU).
 _COUNTERS: Final = Counters(
     running="vllm:num_requests_running",
     waiting="vllm:num_requests_waiting",
@@ -258,6 +259,7 @@ _COUNTERS: Final = Counters(
     cached_prompt_tokens="vllm:prompt_tokens_cached_total",
     output_tokens="vllm:generation_tokens_total",
     kv_use="vllm:kv_cache_usage_perc",
+    started="process_start_time_seconds",
 )
 
 

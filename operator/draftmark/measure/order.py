@@ -35,7 +35,8 @@ class Counters(Document):
     kv_use: str | None = None
     """Gauge: share of the KV cache in use, 0 to 1."""
     started: str | None = None
-    """Gauge: when the process started, Unix seconds."""
+    """Gauge: when the process started, Unix seconds. Over several pods it is summed up: whichever of them starts anew, the sum
+    grows."""
 
 
 class FromClaim(Document):
