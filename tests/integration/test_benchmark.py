@@ -1,5 +1,8 @@
 """A Benchmark at a real API server: its Job appears, the Job's account writes the result, and no other account may."""
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +19,12 @@ from draftmark.cluster.compare import differences
 from draftmark.cluster.credentials import Credentials
 from draftmark.cluster.errors import ApiError, Forbidden
 from draftmark.measure.order import Order
+from draftmark.measure.result import Refusal
 from draftmark.render.benchmark import CONTAINER, ORDER_FILE, render_benchmark_keeping
 from draftmark.render.metadata import Place
 from tests.api.test_benchmark import benchmark
 from tests.benchmark.test_status import full
-from tests.benchmark.world import result_of
+from tests.benchmark.world import difference, result_of, row, winner
 from tests.golden_benchmark import CASES
 from tests.integration.conftest import Rig, service
 from tests.specs import T0
@@ -30,13 +34,13 @@ Json = dict[str, Any]
 TARGET = {"service": "llama", "allowUserTraffic": True}
 
 
-async def status(rig: Rig) -> Json:
-    found: Json = (await rig.get(kinds.BENCHMARKS, "first")).get("status", {})
+async def status(rig: Rig, name: str = "first") -> Json:
+    found: Json = (await rig.get(kinds.BENCHMARKS, name)).get("status", {})
     return found
 
 
-async def reason(rig: Rig) -> str:
-    conditions = (await status(rig)).get("conditions") or ()
+async def reason(rig: Rig, name: str = "first") -> str:
+    conditions = (await status(rig, name)).get("conditions") or ()
     return next((str(c["reason"]) for c in conditions if c["type"] == "Complete"), "")
 
 
@@ -46,8 +50,8 @@ async def create(rig: Rig, **spec: Any) -> Json:
     return dict(await rig.api.create(kinds.BENCHMARKS, rig.namespace, item, field_manager="kubectl"))
 
 
-async def order(rig: Rig) -> Order:
-    config = await rig.get(kinds.CONFIG_MAPS, str((await status(rig))["job"]))
+async def order(rig: Rig, name: str = "first") -> Order:
+    config = await rig.get(kinds.CONFIG_MAPS, str((await status(rig, name))["job"]))
     return Order.model_validate_json(config["data"][ORDER_FILE])
 
 
@@ -177,6 +181,89 @@ async def test_a_job_that_fails_is_followed_by_another(rig: Rig) -> None:
     told = await status(rig)
     assert (told["phase"], told["attempts"]) == ("Running", 1)
     assert told["job"] != job["metadata"]["name"]
+
+
+@asynccontextmanager
+async def draftmark(rig: Rig, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command line as a user runs it, beside what the block does."""
+    command = [sys.executable, "-m", "draftmark.cli", *words, f"--namespace={rig.namespace}"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        f"--kubeconfig={rig.kubeconfig}",
+        env={**os.environ, "NO_COLOR": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    output, said = await asyncio.wait_for(process.communicate(), 40)
+    return process.returncode, output.decode() + said.decode()
+
+
+async def test_the_command_line_follows_to_the_end_and_says_how_it_ended(rig: Rig, tmp_path: Path) -> None:
+    for name in ("llama", "other"):
+        await rig.apply(service(name))
+    await rig.start()
+
+    async def are_ready() -> bool:
+        return await rig.is_ready() and await rig.is_ready("other")
+
+    await rig.until(are_ready, within_s=40)
+    other = {"service": "other", "allowUserTraffic": True}
+
+    async def asked(name: str, process: asyncio.subprocess.Process) -> Order:
+        """The order of the Benchmark that the command made."""
+
+        async def is_asked() -> bool:
+            assert process.returncode is None, await ended(process)
+            if (
+                await rig.api.get(kinds.BENCHMARKS, rig.namespace, name) is None
+                or await reason(rig, name) != "Starting"
+            ):
+                return False
+            job = str((await status(rig, name))["job"])
+            return await rig.api.get(kinds.JOBS, rig.namespace, job) is not None
+
+        await rig.until(is_asked, within_s=40)
+        return await order(rig, name)
+
+    async def followed(words: list[str], name: str, spec: Json, **result: Any) -> tuple[int | None, str]:
+        """How the command ends, and what it prints, when its Job tells this."""
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(benchmark(name, concurrency=[1], **spec)), "utf-8")
+        async with draftmark(rig, *words, f"--filename={file}") as process:
+            told = result_of(await asked(name, process), **result)
+            if name == "good":
+                async with draftmark(rig, "bench", name) as look:
+                    code, text = await ended(look)
+                assert (code, f"{rig.namespace}/{name}  Running" in text) == (3, True), text
+            await write(rig.api, rig, told.model_dump_json(by_alias=True), f"{name}-result")
+            return await ended(process)
+
+    refusal = Refusal(code="ClientSaturated", message="It had too little CPU.", is_failure=False)
+    (code, text), (refused_code, refused) = await asyncio.gather(
+        followed(["bench", "--watch"], "good", {"target": TARGET}),
+        followed(["bench", "--watch"], "refused", {"target": other}, refusal=refusal, rows=(row(refusal=refusal),)),
+    )
+    assert code == 0, text
+    assert text.startswith(f"{rig.namespace}/good applied.\n")
+    assert f"{rig.namespace}/good  Succeeded" in text
+    assert "concurrency 1" in text.partition("SAMPLES")[2]
+    assert refused_code == 1, refused
+    assert f"{rig.namespace}/refused  Inconclusive" in refused
+    assert "REFUSED  chat, concurrency 1: ClientSaturated: It had too little CPU." in refused
+
+    spec = {"target": TARGET, "compare": {"target": other}}
+    code, text = await followed(["compare"], "both", spec, differences=(difference(),), winners=(winner(),))
+    assert code == 0, text
+    assert "chat: other wins: It is faster." in text
 
 
 @pytest.mark.parametrize("case", CASES)
