@@ -227,24 +227,24 @@ def difference(
         (
             [difference("Better", -10), difference("Equal", 0)],
             "compared",
-            "compared is better in ttft at concurrency 1 (-10.0 %), and worse nowhere",
+            "compared is better in TTFT at concurrency 1 (-10.0 %), and worse nowhere",
         ),
         (
             [difference("Worse", 10), difference("Inconclusive", 4)],
             "target",
-            "compared is worse in ttft at concurrency 1 (+10.0 %), and better nowhere; 1 of 2 are inconclusive",
+            "compared is worse in TTFT at concurrency 1 (+10.0 %), and better nowhere; 1 of 2 are inconclusive",
         ),
         (
             [difference("Worse", 10), difference("Better", -5, "concurrency 4")],
             "none",
-            "compared is better in ttft at concurrency 4 (-5.0 %), and worse in ttft at concurrency 1 (+10.0 %): "
+            "compared is better in TTFT at concurrency 4 (-5.0 %), and worse in TTFT at concurrency 1 (+10.0 %): "
             "choose by what matters more",
         ),
         ([difference("Equal", 0)], "none", "no difference shown: all are equal within 5 %"),
         (
             [difference("Equal", 0), difference("Inconclusive", -4)],
             "none",
-            "no difference shown: one of up to 7.0 % (ttft at concurrency 1) could have been missed; "
+            "no difference shown: one of up to 7.0 % (TTFT at concurrency 1) could have been missed; "
             "more rounds or longer blocks show smaller ones",
         ),
     ],
@@ -259,5 +259,5 @@ def test_a_winner_is_better_somewhere_and_worse_nowhere(
 def test_a_winner_fits_into_a_status() -> None:
     many = [difference("Better", -10 - i, f"concurrency {2**i}") for i in range(8)]
     message = choose_winner("chat", many, equal_within_percent=5.0).message
-    assert message.startswith("compared is better in ttft at concurrency 128 (-17.0 %)")
+    assert message.startswith("compared is better in TTFT at concurrency 128 (-17.0 %)")
     assert "and 4 more" in message

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from draftmark.cli.spans import span
 from draftmark.cli.tree import Branch, Tone, Word
-from draftmark.measure.report import METRIC_NAMES, TBD, decimal, plain
+from draftmark.measure.report import TBD, decimal, plain
+from draftmark.measure.result import METRIC_NAMES
 
 __all__ = [
     "DIFFERENCE_HEADS",

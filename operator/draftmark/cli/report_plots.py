@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from draftmark.measure.report import (
-    METRIC_NAMES,
     PERCENTILES,
     Comparison,
     LatencyName,
@@ -29,7 +28,7 @@ from draftmark.measure.report import (
     Series,
     plain,
 )
-from draftmark.measure.result import Difference, Interval, Row
+from draftmark.measure.result import METRIC_NAMES, Difference, Interval, Row
 
 __all__ = ["SERIES_COLOURS", "Plot", "plots"]
 

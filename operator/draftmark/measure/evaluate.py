@@ -1,10 +1,9 @@
 """From all that was seen to the result: rows, what stands against them, differences and winners."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from draftmark.measure.order import Order
-from draftmark.measure.result import Difference, MeasuredTarget, Refusal, Result, Row, Winner
+from draftmark.measure.result import METRIC_NAMES, Difference, MeasuredTarget, Refusal, Result, Row, Winner
 from draftmark.measure.rows import METRICS, Metric, make_row, medians_and_rate, read_block
 from draftmark.measure.samples import Block
 from draftmark.measure.statistics import MIN_ROUNDS, Paired, choose_winner, compare
@@ -13,12 +12,6 @@ from draftmark.measure.validity import Cell, refuse_row, refuse_run, unchecked
 __all__ = ["evaluate"]
 
 _Where = tuple[str, str]
-_METRIC_NAMES: Final[dict[Metric, str]] = {
-    "ttft": "TTFT",
-    "itl": "ITL",
-    "e2e": "E2E",
-    "output_tokens_per_second": "output tokens/s",
-}
 
 
 def evaluate(
@@ -134,7 +127,7 @@ def _compare(
             if min(*one, *other) > 0:
                 pairs.append(Paired(workload=workload, load=load, metric=metric, target=one, compared=other))
             else:
-                notes.append(f"{_METRIC_NAMES[metric]} of {workload} at {load} was not compared: a block has none.")
+                notes.append(f"{METRIC_NAMES[metric]} of {workload} at {load} was not compared: a block has none.")
     differences = compare(pairs, equal_within_percent=order.equal_within_percent) if pairs else ()
     winners: list[Winner] = []
     for name in (workload.name for workload in order.workloads):

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Final, Literal
 
-from draftmark.measure.result import Difference, Interval, Latency, MeasuredTarget, Refusal, Result, Row
+from draftmark.measure.result import METRIC_NAMES, Difference, Interval, Latency, MeasuredTarget, Refusal, Result, Row
 
 __all__ = [
     "CSV_COLUMNS",
     "DEFINITIONS",
     "LATENCIES",
-    "METRIC_NAMES",
     "NOT_COMPARED",
     "PERCENTILES",
     "TBD",
@@ -52,7 +51,6 @@ LATENCIES: Final[tuple[tuple[LatencyName, str], ...]] = (
     ("e2e", "E2E"),
 )
 PERCENTILES: Final[tuple[Percentile, ...]] = ("p50", "p90", "p99")
-METRIC_NAMES: Final = {"ttft": "TTFT", "itl": "ITL", "e2e": "E2E", "output_tokens_per_second": "output tokens/s"}
 
 #: Words of the tables, in the sense of vLLM's benchmarks.
 DEFINITIONS: Final = (

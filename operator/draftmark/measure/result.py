@@ -1,6 +1,7 @@
 """The result of a Benchmark as it is kept: JSON, one document, written once. Latencies in milliseconds."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -61,6 +62,15 @@ class Row(Document):
     kv_use_percent: float | None = None
     peak_memory_gb: float | None = None
     client_cpu_percent: float | None = None
+
+
+#: How people call the metrics of a comparison.
+METRIC_NAMES: Final[Mapping[str, str]] = {
+    "ttft": "TTFT",
+    "itl": "ITL",
+    "e2e": "E2E",
+    "output_tokens_per_second": "output tokens/s",
+}
 
 
 class Difference(Document):

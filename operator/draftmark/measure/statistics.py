@@ -29,7 +29,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from draftmark.measure.result import Difference, Winner
+from draftmark.measure.result import METRIC_NAMES, Difference, Winner
 from draftmark.measure.rows import METRICS, Floats, Metric, student_t_quantile
 
 __all__ = ["LEVEL", "MIN_ROUNDS", "Paired", "block_order", "choose_winner", "compare"]
@@ -265,7 +265,7 @@ def _reach(difference: Difference) -> float:
 
 
 def _named(difference: Difference) -> str:
-    return f"{difference.metric} at {difference.load}"
+    return f"{METRIC_NAMES[difference.metric]} at {difference.load}"
 
 
 def _listed(differences: Sequence[Difference]) -> str:
