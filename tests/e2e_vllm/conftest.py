@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from draftmark.api import names
-from e2e import tiny_llama
+from e2e import tiny_llama, tiny_llama_gguf
 from e2e.cluster import images
 from e2e.cluster.choose import Target
 from e2e.cluster.progress import step
@@ -32,6 +32,8 @@ TEST_TIMEOUT_S: Final = 1500
 START_S: Final = 600
 #: The service that most tests use.
 PLAIN: Final = "plain"
+#: A larger model in the same image: as Hugging Face stores one, and the same as GGUF.
+SMALL, SMALL_GGUF = "small-llama", "small-llama-BF16.gguf"
 
 
 pytest_runtest_makereport = run.pytest_runtest_makereport
@@ -56,7 +58,7 @@ def vllm(target: Target, request: pytest.FixtureRequest, measured: list[str]) ->
 
 @pytest.fixture(scope="session")
 def installed(target: Target, vllm: str, request: pytest.FixtureRequest) -> Iterator[Installed]:
-    """The chart, and the tiny model with its adapter as an image."""
+    """The chart, and an image of all models."""
     tools = Tools(target.kubeconfig)
     with run.speaking(request):
         delivered = deliver(target)
@@ -77,11 +79,12 @@ def installed(target: Target, vllm: str, request: pytest.FixtureRequest) -> Iter
 
 
 def model_image() -> images.Image:
-    """`tiny-llama` and `adapter`, as an image for image volumes."""
+    """`tiny-llama` with its `adapter`, and `SMALL` in both forms, as an image for image volumes."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tiny_llama.write(root / "tiny-llama")
         tiny_llama.write_adapter(root / "adapter")
+        tiny_llama_gguf.write(root / SMALL_GGUF, tiny_llama.write(root / SMALL, shape=tiny_llama.SMALL))
         files = {str(file.relative_to(root)): file for file in sorted(root.rglob("*")) if file.is_file()}
         return images.scratch("tiny-llama", files, entrypoint=[])
 
