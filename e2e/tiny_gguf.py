@@ -12,6 +12,7 @@ all 256 bytes, so that any text can be encoded, printable ASCII, and some words.
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from e2e.tiny_llama import letter
 
-LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT = 2, 128, 4, 256, 8192
+CONTEXT = 8192
 _WORDS = ("a", "and", "are", "can", "hello", "how", "i", "is", "it", "of", "tell", "the", "to", "what", "you")
 #: SentencePiece writes a space as this character.
 _SPACE = "\u2581"
@@ -30,19 +31,30 @@ _CHAT_TEMPLATE = (
 )
 
 
-def write(path: Path, *, seed: int = 0) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How large the model is. By itself it is as small as can be."""
+
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    feed_forward: int = 256
+
+
+def write(path: Path, *, seed: int = 0, shape: Shape | None = None) -> Path:
     """Write the model and return its path."""
+    shape = shape or Shape()
     pieces = list(_pieces())
     out = gguf.GGUFWriter(str(path), "llama")
     out.add_name("tiny-random-llama")
     out.add_license("CC0-1.0")
     out.add_context_length(CONTEXT)
-    out.add_embedding_length(WIDTH)
-    out.add_block_count(LAYERS)
-    out.add_feed_forward_length(FEED_FORWARD)
-    out.add_head_count(HEADS)
-    out.add_head_count_kv(HEADS)
-    out.add_rope_dimension_count(WIDTH // HEADS)
+    out.add_embedding_length(shape.width)
+    out.add_block_count(shape.layers)
+    out.add_feed_forward_length(shape.feed_forward)
+    out.add_head_count(shape.heads)
+    out.add_head_count_kv(shape.heads)
+    out.add_rope_dimension_count(shape.width // shape.heads)
     out.add_layer_norm_rms_eps(1e-5)
     out.add_vocab_size(len(pieces))
     out.add_file_type(gguf.LlamaFileType.ALL_F32)
@@ -56,7 +68,7 @@ def write(path: Path, *, seed: int = 0) -> Path:
     out.add_add_bos_token(True)
     out.add_add_eos_token(False)
     out.add_chat_template(_CHAT_TEMPLATE)
-    for name, tensor in _tensors(np.random.default_rng(seed), len(pieces)):
+    for name, tensor in _tensors(np.random.default_rng(seed), len(pieces), shape):
         out.add_tensor(name, tensor)
     out.write_header_to_file()
     out.write_kv_data_to_file()
@@ -98,25 +110,27 @@ def _pieces() -> Iterator[tuple[str, float, int]]:
         yield text, -2.0 - (0.0 if text[1:] in _WORDS else 20.0) - rank / 100, kinds.NORMAL
 
 
-def _tensors(random: np.random.Generator, vocabulary: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _tensors(random: np.random.Generator, vocabulary: int, shape: Shape) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    width, feed_forward = shape.width, shape.feed_forward
+
     def weights(rows: int, columns: int) -> NDArray[np.float32]:
         # Scaled so that values neither grow nor vanish from layer to layer.
         scaled: NDArray[np.float32] = (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
         return scaled
 
-    ones = np.ones(WIDTH, dtype=np.float32)
-    yield "token_embd.weight", weights(vocabulary, WIDTH)
-    for layer in range(LAYERS):
+    ones = np.ones(width, dtype=np.float32)
+    yield "token_embd.weight", weights(vocabulary, width)
+    for layer in range(shape.layers):
         block = f"blk.{layer}"
         yield f"{block}.attn_norm.weight", ones
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            yield f"{block}.{name}.weight", weights(WIDTH, WIDTH)
+            yield f"{block}.{name}.weight", weights(width, width)
         yield f"{block}.ffn_norm.weight", ones
-        yield f"{block}.ffn_gate.weight", weights(FEED_FORWARD, WIDTH)
-        yield f"{block}.ffn_up.weight", weights(FEED_FORWARD, WIDTH)
-        yield f"{block}.ffn_down.weight", weights(WIDTH, FEED_FORWARD)
+        yield f"{block}.ffn_gate.weight", weights(feed_forward, width)
+        yield f"{block}.ffn_up.weight", weights(feed_forward, width)
+        yield f"{block}.ffn_down.weight", weights(width, feed_forward)
     yield "output_norm.weight", ones
-    yield "output.weight", weights(vocabulary, WIDTH)
+    yield "output.weight", weights(vocabulary, width)
 
 
 if __name__ == "__main__":
