@@ -1,4 +1,7 @@
-"""All benchmarks, one after the other: `make bench`. Most take a minute or two; the last two a quarter of an hour each."""
+"""All benchmarks, one after the other: `make bench`. Most take a minute or two; the last two a quarter of an hour each.
+
+`bench.noise` is not among them: it is of use only on a machine that does nothing else.
+"""
 
 import subprocess
 import sys

@@ -4,14 +4,16 @@ Blocks are simulated request by request and go through `measure.rows` and `measu
 two loads, four metrics each, 24 hypotheses together, as many rounds and seconds as `draftmark compare` takes by default. Printed with
 them: how often the intervals of rows and of differences hold the true value. Shares have their 95 % interval (Wilson).
 
-`--noise-of FILE` takes the noise from blocks that were measured: a JSON list of `measure.samples.Block`.
+Noise is what `bench.noise` saw of a real engine (`bench/noise.json` keeps the levels, and where they come from), that of the
+nearest workload and load for each. `--assumed` takes larger noise, which nobody has seen; `--noise-of FILE` that of blocks that were
+measured: a JSON list of `measure.samples.Block`, taken together.
 """
 
 import argparse
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -42,12 +44,12 @@ _SLOWER: Final[dict[int, Metric]] = {0: "ttft", 3: "itl", 5: "ttft"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """What moves latencies, as standard deviations of their logarithms (0.04 is 4 %).
+    """What moves latencies, as standard deviations of their logarithms (0.04 is 4 %). The defaults are assumed.
 
     Args:
         request_ttft, request_itl: Of single requests in a block.
-        block: Of a block's level.
-        shared: Share of its variance that TTFT and ITL have in common.
+        block_ttft, block_itl: Of a block's level.
+        shared: Share of the levels' variance that TTFT and ITL have in common.
         degrees: Of Student's t, from which levels of blocks are drawn: few have heavy tails.
         drift: Change from the first to the last block of a workload and load.
         wave: Height of a wave with a period of `wave_blocks` blocks, and any phase.
@@ -55,7 +57,8 @@ class Noise:
 
     request_ttft: float = 0.15
     request_itl: float = 0.03
-    block: float = 0.04
+    block_ttft: float = 0.04
+    block_itl: float = 0.04
     shared: float = 0.6
     degrees: float = 4.0
     drift: float = 0.10
@@ -73,6 +76,48 @@ class Served:
     itl_s: float
     tokens: int
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What was seen of one workload under one load.
+
+    Args:
+        requests: Answers in a block, on average.
+        ttft_ms, itl_ms: Medians of all.
+        tokens: Of an answer, median.
+        scatter: Of what a comparison takes from each block, by metric: the standard deviation of its logarithm from one block to the
+            next, over the square root of two. It holds what so few requests scatter by themselves.
+    """
+
+    workload: str
+    load: str
+    requests: float
+    ttft_ms: float
+    itl_ms: float
+    tokens: int
+    scatter: Mapping[str, float]
+    noise: Noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Levels of noise, and where they come from. `beside` says what else ran."""
+
+    engine: str
+    model: str
+    machine: str
+    beside: str
+    measured: str
+    blocks: int
+    seconds: float
+    levels: tuple[Level, ...] = field(default=())
+
+
+#: Written by `bench.noise`.
+RECORD: Final = Path(__file__).with_name("noise.json")
+
+#: Workloads of `bench.noise` whose noise those of `CELLS` have.
+_MEASURED_AS: Final = {"chat": "short", "long-context": "long", "shared-prefix": "short"}
 
 #: Lengths of the presets; times of a small model on a GPU, a guess that decides how many requests a block has.
 CELLS: Final = tuple(
@@ -99,10 +144,11 @@ def simulate_blocks(
         slower: Factors of TTFT and ITL.
     """
     slots = served.load.concurrency or 1
-    scale = noise.block / math.sqrt(noise.degrees / (noise.degrees - 2))
+    spread = math.sqrt(noise.degrees / (noise.degrees - 2))
+    scales = (noise.block_ttft / spread, noise.block_itl / spread)
     common = rng.standard_t(noise.degrees, blocks) * math.sqrt(noise.shared)
     own = rng.standard_t(noise.degrees, (2, blocks)) * math.sqrt(1 - noise.shared)
-    of_ttft, of_itl = (np.exp((common + own[i]) * scale + level)[:, None, None] for i in (0, 1))
+    of_ttft, of_itl = (np.exp((common + own[i]) * scales[i] + level)[:, None, None] for i in (0, 1))
     fewest = served.ttft_s * slower[0] + served.itl_s * slower[1] * (served.tokens - 1)
     answers = math.ceil(seconds / fewest * 1.6) + 4
     shape = (blocks, slots, answers)
@@ -166,50 +212,101 @@ def measured_noise(blocks: Sequence[Block]) -> Noise:
     """The noise of real blocks, from the medians and requests of each workload, load and target.
 
     Of blocks one after the other the differences are taken, so that drift is not counted twice, and what medians of so few requests
-    scatter by themselves is taken away. Tails are those of the differences' kurtosis.
+    scatter by themselves is taken away, for the simulation adds it again; where that is more than what was seen nothing is left, and
+    nothing is taken from other places for it. What it cannot say stays assumed: the tails, for
+    which hundreds of blocks were needed, and waves.
+
+    Raises:
+        ValueError: There are not three blocks of one workload, load and target in which each has two requests and more.
     """
-    places = sorted({(block.workload, block.load, block.target) for block in blocks})
     inside: dict[str, list[float]] = {"ttft": [], "itl": []}
-    levels: dict[str, list[float]] = {"ttft": [], "itl": []}
-    sampling: list[float] = []
+    beyond: dict[str, list[float]] = {"ttft": [], "itl": []}
     products: list[float] = []
     drifts: list[float] = []
-    for place in places:
-        there = sorted(
-            (block for block in blocks if (block.workload, block.load, block.target) == place), key=lambda b: b.began
-        )
+    for there in _by_place(blocks):
         parts = [read_block(block) for block in there]
-        steps: dict[str, Floats] = {}
+        found: dict[str, Floats] = {}
         for name, values in (("ttft", [p.ttft for p in parts]), ("itl", [p.itl for p in parts])):
             logs = [np.log(v[v > 0]) for v in values if (v > 0).sum() > 1]
             if len(logs) < 3 or len(logs) < len(values):
                 continue
-            spread = float(np.sqrt(np.mean([log.var(ddof=1) for log in logs])))
-            inside[name].append(spread)
+            variance = float(np.mean([log.var(ddof=1) for log in logs]))
+            inside[name].append(variance)
             medians = np.array([float(np.median(log)) for log in logs])
             drifts.append(float(np.polyfit(np.linspace(0, 1, len(medians)), medians, 1)[0]))
-            steps[name] = np.diff(medians) / math.sqrt(2)
-            levels[name] += steps[name].tolist()
+            found[name] = np.diff(medians) / math.sqrt(2)
             # Variance of the median of n normal values: pi / 2 times that of their mean.
-            sampling.append(math.pi / 2 * spread**2 * float(np.mean([1 / len(log) for log in logs])))
-        if len(steps) == 2:
-            products += (steps["ttft"] * steps["itl"]).tolist()
-    everything = np.array(levels["ttft"] + levels["itl"])
-    if len(everything) == 0:
+            of_medians = math.pi / 2 * variance * float(np.mean([1 / len(log) for log in logs]))
+            beyond[name].append(max(float(np.mean(found[name] ** 2)) - of_medians, 0.0))
+        if len(found) == 2:
+            products += (found["ttft"] * found["itl"]).tolist()
+    if not drifts:
         raise ValueError("three blocks of one workload, load and target are needed to see their noise")
-    total = float((everything**2).mean())
-    variance = max(total - float(np.mean(sampling)), 0.0)
-    kurtosis = float((everything**4).mean()) / total**2 - 3 if total > 0 else 0.0
+    block = {name: math.sqrt(float(np.mean(seen))) if seen else 0.0 for name, seen in beyond.items()}
+    both = block["ttft"] * block["itl"]
     return Noise(
-        request_ttft=float(np.mean(inside["ttft"])) if inside["ttft"] else 0.0,
-        request_itl=float(np.mean(inside["itl"])) if inside["itl"] else 0.0,
-        block=math.sqrt(variance),
-        shared=min(max(float(np.mean(products)) / variance, 0.0), 1.0) if products and variance > 0 else 0.0,
-        # A difference of two has half the excess of one; that of Student's t is 6 / (degrees - 4).
-        degrees=min(4 + 6 / (2 * kurtosis), 100.0) if kurtosis > 0 else 100.0,
+        request_ttft=math.sqrt(float(np.mean(inside["ttft"]))) if inside["ttft"] else 0.0,
+        request_itl=math.sqrt(float(np.mean(inside["itl"]))) if inside["itl"] else 0.0,
+        block_ttft=block["ttft"],
+        block_itl=block["itl"],
+        shared=min(max(float(np.mean(products)) / both, 0.0), 1.0) if products and both > 0 else 0.0,
         drift=float(np.mean(np.abs(drifts))),
         wave=0.0,
     )
+
+
+def measured_levels(blocks: Sequence[Block]) -> tuple[Level, ...]:
+    """The noise of each workload, load and target, in the order in which they were measured. That inside a block is its own; that of
+    blocks is of all together, for a handful of blocks of one says too little. One of which a block has fewer than two answers is left
+    out."""
+    found: list[Level] = []
+    of_all = measured_noise(blocks)
+    for there in _by_place(blocks):
+        parts = [read_block(block) for block in there]
+        if min(len(part.sent) for part in parts) < 2:
+            continue
+        load, own = _load_of(there[0].load), measured_noise(there)
+        found.append(
+            Level(
+                workload=there[0].workload,
+                load=there[0].load,
+                requests=float(np.mean([len(part.sent) for part in parts])),
+                ttft_ms=float(np.median(np.concatenate([part.ttft for part in parts]))),
+                itl_ms=float(np.median(np.concatenate([part.itl for part in parts]))),
+                tokens=int(np.median(np.concatenate([part.tokens for part in parts]))),
+                scatter=scatter([medians_and_rate(part, load) for part in parts]),
+                noise=replace(of_all, request_ttft=own.request_ttft, request_itl=own.request_itl),
+            )
+        )
+    return tuple(found)
+
+
+def scatter(values: Sequence[Mapping[Metric, float]]) -> dict[str, float]:
+    """What `Level.scatter` says, from the values of blocks one after the other."""
+    return {
+        metric: float(np.sqrt(np.mean(np.diff(np.log([value[metric] for value in values])) ** 2) / 2))
+        for metric in METRICS
+    }
+
+
+def _by_place(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Blocks of each workload, load and target, by time."""
+    found: dict[tuple[str, str, str], list[Block]] = {}
+    for block in sorted(blocks, key=lambda block: block.began):
+        found.setdefault((block.workload, block.load, block.target), []).append(block)
+    return list(found.values())
+
+
+def _load_of(label: str) -> Load:
+    kind, _, number = label.partition(" ")
+    return Load(concurrency=int(number)) if kind == "concurrency" else Load(request_rate=float(kind))
+
+
+def nearest(levels: Sequence[Level], served: Served) -> Level:
+    """The level for a simulated workload and load: the lowest measured load for one request at a time, the highest for more."""
+    those = [level for level in levels if level.workload == _MEASURED_AS[served.workload]]
+    those.sort(key=lambda level: _load_of(level.load).concurrency or 0)
+    return those[0 if served.load.concurrency == 1 else -1]
 
 
 def wilson(hits: int, of: int) -> str:
@@ -221,8 +318,8 @@ def wilson(hits: int, of: int) -> str:
     return f"{100 * share:.2f} % ({100 * max(middle - half, 0):.2f} to {100 * min(middle + half, 1):.2f})"
 
 
-def comparisons(noise: Noise, *, count: int, rounds: int, seconds: float) -> None:
-    """Print the rates of comparisons.
+def comparisons(noises: Sequence[Noise], *, count: int, rounds: int, seconds: float) -> None:
+    """Print the rates of comparisons. `noises` are those of `CELLS`.
 
     In the second scenario the compared one is 10 % slower in three places (`_SLOWER`); all else is as in the first, in which both
     are alike.
@@ -236,7 +333,9 @@ def comparisons(noise: Noise, *, count: int, rounds: int, seconds: float) -> Non
     alarms = held = equal = false_winners = 0
     other_alarms = 0
     for _ in range(count):
-        alike = [simulate_pairs(rng, cell, noise, rounds, seconds=seconds) for cell in CELLS]
+        alike = [
+            simulate_pairs(rng, cell, noise, rounds, seconds=seconds) for cell, noise in zip(CELLS, noises, strict=True)
+        ]
         differences = compare([p for cell in alike for p in cell], equal_within_percent=DEFAULT_EQUAL_WITHIN_PERCENT)
         alarms += any(d.verdict in ("Better", "Worse") for d in differences)
         equal += sum(d.verdict == "Equal" for d in differences)
@@ -246,7 +345,7 @@ def comparisons(noise: Noise, *, count: int, rounds: int, seconds: float) -> Non
                 false_winners += 1
                 break
         pairs = [
-            simulate_pairs(rng, cell, noise, rounds, seconds=seconds, slower=factors[_SLOWER[i]])
+            simulate_pairs(rng, cell, noises[i], rounds, seconds=seconds, slower=factors[_SLOWER[i]])
             if i in _SLOWER
             else alike[i]
             for i, cell in enumerate(CELLS)
@@ -280,6 +379,12 @@ def comparisons(noise: Noise, *, count: int, rounds: int, seconds: float) -> Non
         print(f"  and the winner of {workload} is the faster one in {wilson(hits, count)}")
     print(f"  beside these: a false alarm in {wilson(other_alarms, count)}")
     print(f"  all intervals hold the true difference in {wilson(held, count)}")
+
+
+def scaled(noise: Noise, by: float) -> Noise:
+    """Larger noise of requests and blocks."""
+    names = ("request_ttft", "request_itl", "block_ttft", "block_itl")
+    return replace(noise, **{name: getattr(noise, name) * by for name in names})
 
 
 def row_intervals(noise: Noise, *, count: int, seconds: float) -> None:
@@ -323,18 +428,31 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="simulated comparisons")
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS)
     parser.add_argument("--seconds", type=float, default=float(DEFAULT_DURATION_S), help="of a block")
-    parser.add_argument("--noise-of", type=Path, help="JSON list of measured blocks, whose noise is taken")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--noise-of", type=Path, help="JSON list of measured blocks, whose noise is taken")
+    given.add_argument(
+        "--assumed", action="store_true", help="the assumed noise, which is larger than the measured one"
+    )
+    parser.add_argument(
+        "--times", type=float, default=1.0, help="what the noise of requests and blocks is multiplied by"
+    )
     for name, value in asdict(Noise()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"default {value}")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"for all; assumed is {value}")
     arguments = vars(parser.parse_args())
-    noise = Noise()
+    noises = [Noise()] * len(CELLS)
     if arguments["noise_of"] is not None:
-        noise = measured_noise(TypeAdapter(list[Block]).validate_json(arguments["noise_of"].read_bytes()))
-    noise = replace(noise, **{name: arguments[name] for name in asdict(noise) if arguments[name] is not None})
-    print(", ".join(f"{name} {value:.3g}" for name, value in asdict(noise).items()))
+        blocks = TypeAdapter(list[Block]).validate_json(arguments["noise_of"].read_bytes())
+        noises = [measured_noise(blocks)] * len(CELLS)
+    elif not arguments["assumed"]:
+        levels = TypeAdapter(Record).validate_json(RECORD.read_bytes()).levels
+        noises = [nearest(levels, cell).noise for cell in CELLS]
+    said = {name: arguments[name] for name in asdict(Noise()) if arguments[name] is not None}
+    noises = [replace(scaled(noise, arguments["times"]), **said) for noise in noises]
+    for cell, noise in zip(CELLS, noises, strict=True):
+        print(f"{cell.workload}, {cell.load.label}: " + ", ".join(f"{k} {v:.3g}" for k, v in asdict(noise).items()))
     began = time.perf_counter()
-    comparisons(noise, count=arguments["count"], rounds=arguments["rounds"], seconds=arguments["seconds"])
-    row_intervals(noise, count=arguments["count"], seconds=arguments["seconds"])
+    comparisons(noises, count=arguments["count"], rounds=arguments["rounds"], seconds=arguments["seconds"])
+    row_intervals(noises[1], count=arguments["count"], seconds=arguments["seconds"])
     print(f"took {time.perf_counter() - began:.0f} s")
 
 
