@@ -5,7 +5,7 @@ two loads, four metrics each, 24 hypotheses together, as many rounds and seconds
 them: how often the intervals of rows and of differences hold the true value. Shares have their 95 % interval (Wilson).
 
 Noise is what `bench.noise` saw of a real engine (`bench/noise.json` keeps the levels, and where they come from), that of the
-nearest workload and load for each. `--assumed` takes larger noise, which nobody has seen; `--noise-of FILE` that of blocks that were
+nearest workload and load for each. `--assumed` takes noise that nobody has seen; `--noise-of FILE` that of blocks that were
 measured: a JSON list of `measure.samples.Block`, taken together.
 """
 
@@ -430,9 +430,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float(DEFAULT_DURATION_S), help="of a block")
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--noise-of", type=Path, help="JSON list of measured blocks, whose noise is taken")
-    given.add_argument(
-        "--assumed", action="store_true", help="the assumed noise, which is larger than the measured one"
-    )
+    given.add_argument("--assumed", action="store_true", help="noise that nobody has seen")
     parser.add_argument(
         "--times", type=float, default=1.0, help="what the noise of requests and blocks is multiplied by"
     )
