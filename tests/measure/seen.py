@@ -36,7 +36,7 @@ def target(label: Label = "target") -> OrderedTarget:
         model="tiny",
         tokenizer=FromClaim(path="/model"),
         counters=Counters(running="running"),
-        facts=TargetFacts(engine="vllm", peak_memory_gb=1.5),
+        facts=TargetFacts(engine="vllm"),
     )
 
 
@@ -123,6 +123,7 @@ def block(
             reading(start + BLOCK_S + 1, is_busy=False),
         ),
         client=Client(cpu_share=0.3, throttled_s=0.0),
+        peak_memory_bytes=1.5e9,
     )
 
 

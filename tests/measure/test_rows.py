@@ -60,7 +60,16 @@ def test_latencies_are_those_of_the_requests() -> None:
     assert seen.output_tokens == OUTPUT
     assert seen.kv_use_percent == 25
     assert seen.client_cpu_percent == 30
+    assert seen.peak_memory_gb == 1.5
     assert (seen.samples, seen.errors) == (200, 0)
+
+
+@pytest.mark.parametrize(("seen_bytes", "gb"), [((None, 2**30), 1.073741824), ((3e9, 2e9), 3), ((None, None), None)])
+def test_peak_memory_is_the_highest_of_the_blocks_that_have_one(
+    seen_bytes: tuple[float | None, ...], gb: float
+) -> None:
+    blocks = [replace(block(i), peak_memory_bytes=peak) for i, peak in enumerate(seen_bytes)]
+    assert row(*blocks).peak_memory_gb == gb
 
 
 def test_means_of_itl_are_over_gaps_and_those_of_tpot_over_requests() -> None:

@@ -85,12 +85,7 @@ def _cells(order: Order, blocks: Sequence[Block]) -> list[Cell]:
 def _row(cell: Cell, of_the_run: Refusal | None) -> Row:
     refusal = of_the_run or refuse_row(cell)
     if refusal is None:
-        return make_row(
-            cell.blocks,
-            load=cell.load,
-            objectives=cell.order.objectives,
-            peak_memory_gb=cell.target.facts.peak_memory_gb,
-        )
+        return make_row(cell.blocks, load=cell.load, objectives=cell.order.objectives)
     answered = len(cell.answered)
     return Row(
         target=cell.target.label,

@@ -77,6 +77,19 @@ class TargetFacts(Document):
     peak_memory_gb: float | None = None
 
 
+class AcceleratorMemory(Document):
+    """Where it is known what a target's GPUs hold: a Prometheus that scrapes NVIDIA's DCGM exporter."""
+
+    prometheus: str
+    """URL below which its API is, such as http://prometheus-operated.monitoring.svc:9090."""
+    namespace: str
+    """Of the pods."""
+    pods: tuple[str, ...]
+    """Names of the pods that hold the GPUs."""
+    accelerators: int
+    """GPUs of all these pods together. Where another number of them is told of, there is no figure: it would be of a part."""
+
+
 class OrderedTarget(Document):
     """A server that is measured."""
 
@@ -88,6 +101,8 @@ class OrderedTarget(Document):
     metrics_urls: tuple[str, ...] = ()
     """Of its engine pods."""
     counters: Counters = Counters()
+    memory: AcceleratorMemory | None = None
+    """None: it has no accelerators, or nobody knows what they hold."""
     facts: TargetFacts = TargetFacts()
 
 

@@ -61,6 +61,8 @@ class Row(Document):
     scatter_percent: float | None = None
     kv_use_percent: float | None = None
     peak_memory_gb: float | None = None
+    """The most that all accelerators of the target, of all its replicas together, held at one moment of the row's blocks, as DCGM
+    told Prometheus. In 10^9 bytes, not in GiB. None: nobody told."""
     client_cpu_percent: float | None = None
 
 

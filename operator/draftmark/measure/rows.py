@@ -67,6 +67,7 @@ CONFIDENCE: Final = 0.95
 _ABOVE_PERCENTILE: Final = 0.975
 _PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _MS: Final = 1000.0
+_GB: Final = 1e9
 
 _Part = TypeVar("_Part")
 
@@ -247,7 +248,6 @@ def make_row(
     *,
     load: Load,
     objectives: OrderedObjectives | None = None,
-    peak_memory_gb: float | None = None,
 ) -> Row:
     """The row of the repetitions of one workload under one load on one target.
 
@@ -270,6 +270,7 @@ def make_row(
     samples = [sample for block in blocks for sample in block.samples]
     answered = [sample for sample in samples if is_answered(sample)]
     shares = [block.client.cpu_share for block in blocks if block.client.cpu_share is not None]
+    memory = [block.peak_memory_bytes for block in blocks if block.peak_memory_bytes is not None]
     kv_use = [reading.kv_use for block in blocks for reading in block.readings if reading.kv_use is not None]
     return Row(
         target=blocks[0].target,
@@ -291,7 +292,7 @@ def make_row(
         output_tokens=_mean([s.output_tokens for s in answered]),
         scatter_percent=relative_scatter(parts),
         kv_use_percent=min(max(kv_use) * 100, 100.0) if kv_use else None,
-        peak_memory_gb=peak_memory_gb,
+        peak_memory_gb=max(memory) / _GB if memory else None,
         client_cpu_percent=max(shares) * 100 if shares else None,
     )
 

@@ -75,6 +75,7 @@ class Block:
         began: When load began to count, after the warm-up.
         samples: Of requests that were sent and ended between `began` and `ended`, failures included.
         readings: Before the block (at rest), during it, and after it (at rest again), in order.
+        peak_memory_bytes: The most that all accelerators of the target held at one moment of the block, as scraped; None: not known.
     """
 
     target: Literal["target", "compared"]
@@ -86,3 +87,4 @@ class Block:
     samples: tuple[Sample, ...]
     readings: tuple[Reading, ...] = ()
     client: Client = field(default_factory=lambda: Client(cpu_share=None, throttled_s=None))
+    peak_memory_bytes: float | None = None
