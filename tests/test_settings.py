@@ -45,6 +45,52 @@ WRONG = [
 ]
 
 
+PROMETHEUS = (
+    "http://prometheus-operated.monitoring.svc:9090",
+    "http://thanos",
+    "http://10.0.0.1:9090/",
+    "http://[fd00::7]:9090/prometheus",
+    "http://vm.monitoring.svc:8481/select/0/prometheus/",
+)
+NO_PROMETHEUS = (
+    "https://prometheus:9090",
+    "prometheus:9090",
+    "http://",
+    "http://:9090",
+    "http://user:word@prometheus",
+    "http://prometheus:9090?tenant=a",
+    "http://prometheus:9090/#x",
+    "http://prometheus:port",
+    "http://prometheus:0",
+    "http://prometheus:65536",
+    "http://[fd00::7]:70000/x",
+    "http://a b",
+    "http://prometheus//x",
+    "http://prometheus\n",
+    "",
+    f"http://{'a' * 512}",
+)
+
+
+def asking(folder: Path, prometheus: str) -> Path:
+    file = folder / "defaults.yaml"
+    file.write_text(dump_manifest({"benchmarks": {"prometheus": prometheus}}), "utf-8")
+    return file
+
+
+@pytest.mark.parametrize("url", PROMETHEUS)
+def test_a_prometheus_is_a_url(tmp_path: Path, url: str) -> None:
+    defaults = load_defaults(asking(tmp_path, url))
+    assert defaults.benchmarks is not None
+    assert defaults.benchmarks.prometheus == url
+
+
+@pytest.mark.parametrize("url", NO_PROMETHEUS)
+def test_another_url_is_no_prometheus(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UnreadableDefaults, match=r"benchmarks(\.prometheus)?"):
+        load_defaults(asking(tmp_path, url))
+
+
 @pytest.mark.parametrize(("autoscaling", "told"), WRONG, ids=lambda value: str(value))
 def test_what_cannot_be_is_refused_with_its_place(tmp_path: Path, autoscaling: dict[str, Any], told: str) -> None:
     with pytest.raises(UnreadableDefaults) as refused:

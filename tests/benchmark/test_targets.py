@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from draftmark.api import names
+from draftmark.api.defaults import BenchmarkDefaults, Defaults
 from draftmark.benchmark.observation import BenchmarkObservation
 from draftmark.benchmark.targets import REFUSALS
+from draftmark.measure.order import AcceleratorMemory
 from tests import specs
 from tests.benchmark.world import World, benchmark, serving
 from tests.specs import Object
@@ -128,6 +130,45 @@ def test_hardware_is_the_accelerator_or_the_nodes_cpu() -> None:
     )
     assert World(target=serving(gpu)).settle().order().targets[0].facts.hardware == "NVIDIA-L4"
     assert World().settle().order().targets[0].facts.hardware == "CPU"
+
+
+PROMETHEUS = Defaults(benchmarks=BenchmarkDefaults(prometheus="http://prometheus.monitoring.svc:9090/"))
+
+
+def on_gpus(**accelerator: Any) -> Any:
+    wanted = specs.spec(
+        engine={"name": "llama-cpp", "image": "registry.example/llama:1"},
+        accelerator={"product": "NVIDIA-L4", "count": 2, **accelerator},
+        replicas=2,
+    )
+    return serving(wanted)
+
+
+def test_the_memory_of_gpus_is_asked_for_by_their_pods() -> None:
+    target = on_gpus()
+    (ordered,) = World(target=target, defaults=PROMETHEUS).settle().order().targets
+    assert ordered.memory == AcceleratorMemory(
+        prometheus="http://prometheus.monitoring.svc:9090",
+        namespace=specs.NAMESPACE,
+        pods=tuple(sorted(pod["metadata"]["name"] for pod in target.pods)),
+        accelerators=4,
+    )
+    assert len(ordered.memory.pods) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "defaults"),
+    [
+        (on_gpus(), Defaults()),
+        (serving(), PROMETHEUS),
+        (on_gpus(product="AMD-MI300X", resourceName="amd.com/gpu"), PROMETHEUS),
+        (on_gpus(resourceName="nvidia.com/gpu.shared"), PROMETHEUS),
+    ],
+    ids=["nobody to ask", "on CPU", "not NVIDIA's", "shared with others"],
+)
+def test_no_memory_is_asked_for_that_nobody_knows(target: Any, defaults: Defaults) -> None:
+    (ordered,) = World(target=target, defaults=defaults).settle().order().targets
+    assert ordered.memory is None
 
 
 def test_a_pod_that_is_replaced_or_whose_image_changes_is_another_target() -> None:

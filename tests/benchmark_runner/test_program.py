@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from draftmark.measure.order import FromClaim, FromHub, Lengths, Load, Order
+from draftmark.measure.order import AcceleratorMemory, FromClaim, FromHub, Lengths, Load, Order
 from draftmark.measure.result import Result, Row
 from e2e import benchmark_packages, tiny_gguf, tiny_llama
 from tests.benchmark_runner.config_map import Server
 from tests.benchmark_runner.orders import VLLM_COUNTERS, a_target, a_workload, an_order
+from tests.benchmark_runner.prometheus import FakePrometheus, series
 from tests.benchmark_runner.standins import MODEL, standin
 from tests.measured import lines_of
 from tests.model_facts_reader.hub import REPOSITORY, FakeHub
@@ -149,7 +150,19 @@ def measuring(url: str, model: Path, *, has_metrics: bool = True, **changes: Any
 @pytest.mark.timeout(300)
 async def test_known_latencies_are_found(model: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     pace = {"STANDIN_FIRST_TOKEN_MS": str(TTFT_MS), "STANDIN_TOKEN_MS": str(ITL_MS)}
-    ended = await run_with_cpu(model, lambda url: measuring(url, model), tmp_path, **pace)
+
+    def held(at: float) -> list[Any]:
+        """At the end of the row, and before it: load was sent for less than 30 s."""
+        return [series("a", (at - 60, 9000), (at - 1, 1000)), series("b", (at - 60, 9000), (at - 1, 500))]
+
+    async with FakePrometheus(held).serving() as prometheus:
+
+        def order(url: str) -> Order:
+            asked = measuring(url, model)
+            memory = AcceleratorMemory(prometheus=prometheus.url, namespace="models", pods=("tiny-0",), accelerators=2)
+            return asked.model_copy(update={"targets": (asked.targets[0].model_copy(update={"memory": memory}),)})
+
+        ended = await run_with_cpu(model, order, tmp_path, **pace)
     (row,) = ended.rows
     assert row.refusal is None, row.refusal
     for latency, true_ms in ((row.ttft, TTFT_MS), (row.itl, ITL_MS), (row.tpot, ITL_MS), (row.e2e, E2E_MS)):
@@ -157,6 +170,7 @@ async def test_known_latencies_are_found(model: Path, tmp_path: Path, pytestconf
         assert latency.p50 is not None
         assert latency.p50.value == pytest.approx(true_ms, rel=0.03)
     assert (row.prompt_tokens, row.output_tokens) == (40, OUTPUT)
+    assert row.peak_memory_gb == 1500 * 2**20 / 1e9
     assert ended.progress["percent"] >= 60
     assert ended.progress["job"] == "bench-job"
     beside = (ended.seconds - LOAD_S) / 4
@@ -266,10 +280,11 @@ async def test_two_targets_are_measured_in_turns_and_a_second_start_finds_the_re
     pace = {"STANDIN_FIRST_TOKEN_MS": "100", "STANDIN_TOKEN_MS": "5"}
     with standin(model, **pace) as a, standin(model, **pace) as b:
         first, second = measuring(a, model).targets[0], measuring(b, model).targets[0]
+        nobody = AcceleratorMemory(prometheus="http://127.0.0.1:1", namespace="models", pods=("a",), accelerators=1)
         order = measuring(
             a,
             model,
-            targets=(first, second.model_copy(update={"label": "compared"})),
+            targets=(first, second.model_copy(update={"label": "compared", "memory": nobody})),
             loads=(Load(request_rate=8.0),),
             repetitions=2,
             warm_up_s=0.0,
@@ -280,6 +295,8 @@ async def test_two_targets_are_measured_in_turns_and_a_second_start_finds_the_re
             assert ended.status == 0, ended.output
             assert [row.target for row in ended.rows] == ["target", "compared"]
             assert all(row.samples + row.errors > 10 for row in ended.rows)
+            assert all(row.peak_memory_gb is None for row in ended.rows)
+            assert ended.output.count("The peak memory of a row is not known: http://127.0.0.1:1") == 1
             writes = len(server.requests)
             again = await run(order, tmp_path, server=server)
             assert (again.status, again.result) == (0, ended.result)

@@ -273,9 +273,13 @@ def test_the_hub_is_the_administrators() -> None:
 def test_how_models_are_measured_is_the_administrators() -> None:
     assert read_defaults(render()).benchmarks == BenchmarkDefaults()
     kept = ("--set", "defaults.benchmarks.ttlAfterFinished=168h", "--set", "defaults.benchmarks.historyLimit=5")
-    told = read_defaults(render("--set", "defaults.benchmarks.image=registry.example/benchmark:1", *kept))
+    asked = ("--set", "defaults.benchmarks.prometheus=http://[fd00::7]:9090/prometheus")
+    told = read_defaults(render("--set", "defaults.benchmarks.image=registry.example/benchmark:1", *kept, *asked))
     assert told.benchmarks == BenchmarkDefaults(
-        image="registry.example/benchmark:1", ttl_after_finished="168h", history_limit=5
+        image="registry.example/benchmark:1",
+        ttl_after_finished="168h",
+        history_limit=5,
+        prometheus="http://[fd00::7]:9090/prometheus",
     )
 
 
@@ -384,9 +388,10 @@ def test_schema_refuses_typos_and_wrong_types_and_says_where() -> None:
         assert wrong in answer.stderr
     answer = helm(
         *("template", "draftmark", str(CHART), "--set", "defaults.nodeAutoscaling.timeout=soon"),
+        *("--set", "defaults.benchmarks.prometheus=https://prometheus:9090"),
         *("--set", "defaults.nodeAutoscaling.accelerators[0].product=NVIDIA-L4"),
     )
-    for wrong in ("/nodeAutoscaling/timeout", "'gpusPerNode'"):
+    for wrong in ("/nodeAutoscaling/timeout", "'gpusPerNode'", "/benchmarks/prometheus"):
         assert wrong in answer.stderr
 
 

@@ -39,7 +39,8 @@ def _on_node(target: Observation) -> Observation:
 CASES = {
     # Nothing is said but the target: a service on CPU with its model on a claim.
     "smallest": BenchmarkObservation(benchmark=benchmark(), targets={specs.NAME: _on_node(serving())}),
-    # A model of the hub behind a token, on a GPU; the administrator has a mirror, pull secrets and a hub of their own.
+    # A model of the hub behind a token, on a GPU; the administrator has a mirror, pull secrets, a hub of
+    # their own, and a Prometheus that knows what GPUs hold.
     "administrator": BenchmarkObservation(
         benchmark=benchmark(concurrency=[1, 32], warmUp="30s", requests=500, notes="after the upgrade"),
         targets={specs.NAME: serving(specs.spec(**_GPU))},
@@ -49,7 +50,9 @@ CASES = {
                 "imagePullSecrets": [{"name": "registry"}],
                 "tolerations": [{"key": "inference", "operator": "Exists"}],
                 "hub": HubDefaults(endpoint="https://hub.example/api").written(),
-                "benchmarks": BenchmarkDefaults(image="registry.example/benchmark:1").written(),
+                "benchmarks": BenchmarkDefaults(
+                    image="registry.example/benchmark:1", prometheus="http://prometheus-operated.monitoring.svc:9090/"
+                ).written(),
             }
         ),
     ),

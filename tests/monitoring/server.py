@@ -28,6 +28,7 @@ def running(
     address: str = "127.0.0.1",
     netns: Path | None = None,
     patience_s: float = 60.0,
+    until: str = f"count_over_time({_SLOWEST}[1m]) > 2",
 ) -> Iterator[str]:
     """A Prometheus that has scraped and recorded for a while; its URL.
 
@@ -37,7 +38,8 @@ def running(
         every: Between two scrapes, and two evaluations.
         address: Where it listens.
         netns: Network namespace that it runs in. Default: the machine's.
-        patience_s: Seconds until everything was scraped and recorded several times. A guess, with room.
+        until: Query that has samples when everything was scraped and recorded several times.
+        patience_s: Seconds until then. A guess, with room.
     """
     (port,) = free_ports(1)
     timing = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
@@ -48,18 +50,18 @@ def running(
     with log_file.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             url = f"http://{address}:{port}"
-            _wait(url, log_file, patience_s)
+            _wait(url, log_file, patience_s, until)
             yield url
         finally:
             process.terminate()
             process.wait(10)
 
 
-def _wait(url: str, log: Path, patience_s: float) -> None:
+def _wait(url: str, log: Path, patience_s: float, until: str) -> None:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         try:
-            if ask(url, f"count_over_time({_SLOWEST}[1m]) > 2"):
+            if ask(url, until):
                 return
         except httpx.HTTPError:
             pass  # it is starting

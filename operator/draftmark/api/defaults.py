@@ -70,6 +70,16 @@ class HubDefaults(_Strict):
     """True: an endpoint of http:// is asked as well. Default: false."""
 
 
+#: http://, a name or an address, a port, a path below which the API is; no user, no query: the whole is put in front of a path.
+_PROMETHEUS: Final = r"^http://([A-Za-z0-9][-A-Za-z0-9.]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[-A-Za-z0-9._~]+)*/?$"
+
+
+def _has_possible_port(url: str) -> bool:
+    """Whether the port of a URL can be one, or there is none."""
+    _, _, port = url.removeprefix("http://").partition("/")[0].rpartition("]")[2].partition(":")
+    return not port or 0 < int(port) <= 65_535
+
+
 class BenchmarkDefaults(_Strict):
     """How models are measured, and how long what was measured is kept."""
 
@@ -79,6 +89,18 @@ class BenchmarkDefaults(_Strict):
     """After which a finished Benchmark is deleted that says nothing of it itself. Default: it stays."""
     history_limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Finished Benchmarks that are kept of one target; the oldest are deleted. Default: all."""
+    prometheus: Annotated[str, Field(pattern=_PROMETHEUS, max_length=512)] | None = None
+    """URL of a server with Prometheus' API that scrapes NVIDIA's DCGM exporter, such as
+    http://prometheus-operated.monitoring.svc:9090: it is asked what the GPUs held. Without credentials. Default: nobody is asked, and
+    peak memory is not known."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="true",  # read by the operator only, as the file is
+            holds=lambda b: b.prometheus is None or _has_possible_port(b.prometheus),
+            message="benchmarks.prometheus has no port that there is: write 1 to 65535",
+        ),
+    )
 
 
 class ObtainableAccelerator(_Strict):

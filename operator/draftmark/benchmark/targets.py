@@ -269,6 +269,8 @@ def _of_revision(
         secret=(secret.name, secret.key) if secret is not None else None,
         pod_template=pod_template,
         resource_name=revision.plan.layout.resource_name,
+        pods=tuple(str(pod["metadata"]["name"]) for pod in ready),
+        accelerators=revision.plan.layout.gpus * len(ready),
         metrics_urls=tuple(f"http://{in_url(ip)}:{engine_port(template)}{path}" for ip in addresses),
         **({"counters": engine.counters} if engine is not None else {}),
         facts=_facts(service, revision, model, ready),

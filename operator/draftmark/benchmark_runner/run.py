@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import httpx
 
+from draftmark.benchmark_runner.accelerator_memory import PeakMemory, Span
 from draftmark.benchmark_runner.addresses import check_address
 from draftmark.benchmark_runner.client_cpu import ClientCpu
 from draftmark.benchmark_runner.engine_metrics import EngineMetrics
@@ -89,18 +91,15 @@ class Run:
             for url in (target.url, *target.metrics_urls):
                 await asyncio.to_thread(check_address, url, allow_loopback=self.environment.allow_loopback)
         async with contextlib.AsyncExitStack() as stack:
-            prepared = {}
+            prepared = dict[str, _Prepared]()
             for target in self.order.targets:
                 await _check_model(target)
                 self._progress("Tokenizer")
                 prepared[target.label] = await self._prepare(target, stack)
+            memory = await stack.enter_async_context(PeakMemory())
             found = list[Block]()
-            for stretch in self.stretches:
-                began = time.monotonic()
-                block = await self._stretch(stretch, prepared[stretch.target.label])
-                self.pace.ended(stretch, time.monotonic() - began)
-                if block is not None:
-                    found.append(block)
+            for _, row in groupby(self.stretches, key=lambda stretch: (stretch.workload.name, stretch.load.label)):
+                found += await self._row(row, prepared, memory)
         self._progress("Evaluating")
         return tuple(found)
 
@@ -118,6 +117,28 @@ class Run:
                 # A length that cannot be made is known now, and not in the middle.
                 next(prompts(workload, prepared.vocabulary, job=self.order.job, stretch=-1))
         return prepared
+
+    async def _row(
+        self, stretches: Iterable[Stretch], prepared: Mapping[str, _Prepared], memory: PeakMemory
+    ) -> list[Block]:
+        """The blocks of one row, of all targets, and what their accelerators held meanwhile."""
+        found = list[tuple[Block, Span]]()
+        for stretch in stretches:
+            began = time.monotonic()
+            block = await self._stretch(stretch, prepared[stretch.target.label])
+            now_s = time.monotonic()
+            self.pace.ended(stretch, now_s - began)
+            if block is not None:
+                # Now, and not at the end of the row: until then the wall clock may be set.
+                to_wall = time.time() - now_s
+                found.append((block, Span(began=block.began + to_wall, ended=block.ended + to_wall)))
+        told = list[Block]()
+        for label, each in prepared.items():
+            mine = [(block, span) for block, span in found if block.target == label]
+            source = each.target.memory
+            peaks = await memory.of(source, [span for _, span in mine]) if source is not None else [None] * len(mine)
+            told += [replace(block, peak_memory_bytes=peak) for (block, _), peak in zip(mine, peaks, strict=True)]
+        return told
 
     async def _stretch(self, stretch: Stretch, prepared: _Prepared) -> Block | None:
         while True:

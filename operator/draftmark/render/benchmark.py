@@ -33,6 +33,7 @@ from draftmark.api.images import mirrored
 from draftmark.api.inference_service import PodTemplate, Toleration
 from draftmark.api.model_uri import ClaimModel, HubModel, ImageModel
 from draftmark.measure.order import (
+    AcceleratorMemory,
     Bounds,
     Counters,
     FromClaim,
@@ -61,6 +62,11 @@ TOKENIZER_FOLDER: Final = "/tokenizer"
 DATASET_FOLDER: Final = "/dataset"
 DATASET_FILE: Final = "data.jsonl"
 RESULT_FOLDER: Final = "/result"
+
+#: Accelerators of which DCGM tells, by their resources; and those of them that several pods share. Source: NVIDIA's device plugin,
+#: README, "Shared Access to GPUs" (renameByDefault).
+DCGM_RESOURCES: Final = "nvidia.com/"
+SHARED_RESOURCES: Final = ".shared"
 
 GRACE_S: Final = 5
 #: Seconds until Kubernetes removes a Job that has ended: somebody may want its log.
@@ -91,6 +97,9 @@ class Target:
     pod_template: PodTemplate = field(default_factory=PodTemplate)
     #: The taint of the nodes that its pods are on; None: they are on any.
     resource_name: str | None = None
+    #: Its engine pods, and how many accelerators they have together.
+    pods: tuple[str, ...] = ()
+    accelerators: int = 0
     metrics_urls: tuple[str, ...] = ()
     counters: Counters = field(default_factory=Counters)
     facts: TargetFacts = field(default_factory=TargetFacts)
@@ -121,7 +130,7 @@ def make_order(place: Place, spec: BenchmarkSpec, targets: Sequence[Target], *, 
         namespace=place.namespace,
         uid=place.uid or "",
         job=job,
-        targets=tuple(_ordered(target, defaults.hub or HubDefaults()) for target in targets),
+        targets=tuple(_ordered(target, place, defaults) for target in targets),
         workloads=tuple(_workload(workload) for workload in workloads_of(spec)),
         loads=_loads(spec),
         warm_up_s=seconds_of(spec.warm_up) if spec.warm_up is not None else DEFAULT_WARM_UP_S,
@@ -242,7 +251,8 @@ def _pod(place: Place, spec: BenchmarkSpec, targets: Sequence[Target], job: str,
     )
 
 
-def _ordered(target: Target, hub: HubDefaults) -> OrderedTarget:
+def _ordered(target: Target, place: Place, defaults: Defaults) -> OrderedTarget:
+    hub = defaults.hub or HubDefaults()
     tokenizer: FromClaim | FromHub
     match target.tokenizer:
         case HubModel(repository=repository, file=file, quantization=quantization):
@@ -266,7 +276,23 @@ def _ordered(target: Target, hub: HubDefaults) -> OrderedTarget:
         tokenizer=tokenizer,
         metrics_urls=target.metrics_urls,
         counters=target.counters,
+        memory=_memory(target, place, defaults),
         facts=target.facts,
+    )
+
+
+def _memory(target: Target, place: Place, defaults: Defaults) -> AcceleratorMemory | None:
+    """Where its GPUs' memory is told. DCGM knows NVIDIA's only, and of one that is shared it tells what all pods on it hold."""
+    prometheus = (defaults.benchmarks or BenchmarkDefaults()).prometheus
+    resource = target.resource_name or ""
+    is_known = resource.startswith(DCGM_RESOURCES) and not resource.endswith(SHARED_RESOURCES)
+    if prometheus is None or not target.accelerators or not is_known:
+        return None
+    return AcceleratorMemory(
+        prometheus=prometheus.rstrip("/"),
+        namespace=place.namespace,
+        pods=target.pods,
+        accelerators=target.accelerators,
     )
 
 
