@@ -26,7 +26,7 @@ from tests.model_facts_reader.hub import REPOSITORY, FakeHub
 
 pytestmark = pytest.mark.integration
 
-TTFT_MS, ITL_MS, OUTPUT = 500, 20, 20
+TTFT_MS, ITL_MS, OUTPUT = 300, 20, 20
 #: Seconds of load in the run that finds them.
 LOAD_S = 1 + 3 * 5
 E2E_MS = TTFT_MS + (OUTPUT - 1) * ITL_MS

@@ -72,25 +72,17 @@ def wait_until_ended(namespace: Namespace, name: str, within_s: float = 120.0) -
     return status_of(namespace, name)
 
 
-def with_cpu(run: Callable[[int], Json], *, is_enough: Callable[[Json], bool] = lambda _: False) -> Json:
+def with_cpu(run: Callable[[int], Json]) -> Json:
     """Run it anew, some times, where the machine was too busy to measure.
 
     Args:
         run: Takes the number of the try and gives the status at the end.
-        is_enough: Whether what was refused does not matter.
     """
     for number in range(TRIES):
         status = run(number)
-        if not refusals(status) & BUSY or is_enough(status):
+        if not refusals(status) & BUSY:
             break
     return status
-
-
-def measured_rows(status: Json) -> dict[str, Json]:
-    """Rows that have numbers, by their load. All others must say that the machine was busy."""
-    refused = {row["reason"] for row in status["results"] if "reason" in row}
-    assert refused <= BUSY, told(status)
-    return {row["load"]: row for row in status["results"] if "reason" not in row}
 
 
 def refusals(status: Json) -> set[str]:

@@ -20,7 +20,6 @@ from tests.e2e.api import Json, Namespace, eventually
 from tests.e2e.benchmarks import (
     benchmark,
     draftmark,
-    measured_rows,
     refusals,
     status_of,
     told,
@@ -32,8 +31,7 @@ from tests.e2e.benchmarks import (
 from tests.e2e.flow import standin_service
 from tests.e2e.installed import Installed, leader
 
-#: Long, for what waits for a CPU on a busy machine is told as well: by the client, and on the way from the engine.
-TTFT_MS: Final = 800
+TTFT_MS: Final = 300
 ITL_MS: Final = 20
 #: Of the one that is slower: tokens take a fifth longer.
 SLOW_ITL_MS: Final = 24
@@ -87,13 +85,12 @@ def test_the_quickstart_is_measured_to_a_report(home: Namespace, tmp_path: Path,
         assert status["phase"] in followed.stdout
         return status | {"name": name}
 
-    # The times of a real engine scatter with what else runs here; a row that was refused for it is one, too.
-    status = with_cpu(run, is_enough=lambda status: bool(measured_rows(status)))
+    status = with_cpu(run)
 
+    assert status["phase"] == "Succeeded", told(status)
     took = time.monotonic() - began
-    assert [row["load"] for row in status["results"]] == ["concurrency 1", "concurrency 2"]
-    rows = measured_rows(status)
-    assert rows, told(status)
+    rows = {row["load"]: row for row in status["results"]}
+    assert list(rows) == ["concurrency 1", "concurrency 2"]
     for load, row in rows.items():
         assert row["ttft"]["p50"] > 0, told(status)
         assert (row["promptTokens"], row["outputTokens"]) == (pytest.approx(200, abs=3), 150)
@@ -105,7 +102,7 @@ def test_the_quickstart_is_measured_to_a_report(home: Namespace, tmp_path: Path,
     [revision] = home.service("quickstart")["status"]["revisions"]
     assert target["revision"] == revision["hash"]
     measured.append(f"a Benchmark of it, 2 loads x 3 x 5 s, as a user follows it: {took:.0f} s, {status['phase']}")
-    _reports(home, status["name"], set(rows), tmp_path)
+    _reports(home, status["name"], tmp_path)
     home.api.delete(BENCHMARKS, home.name, status["name"])
     eventually(
         "its result is gone",
@@ -115,19 +112,13 @@ def test_the_quickstart_is_measured_to_a_report(home: Namespace, tmp_path: Path,
     home.api.delete(INFERENCE_SERVICES, home.name, "quickstart")
 
 
-def _reports(home: Namespace, name: str, loads: set[str], folder: Path) -> None:
+def _reports(home: Namespace, name: str, folder: Path) -> None:
     markdown = draftmark(home, "report", name)
     assert markdown.returncode == 0, markdown.stderr
     assert "llama-cpp" in markdown.stdout
     lines = list(csv.DictReader(io.StringIO(draftmark(home, "report", name, "--csv").stdout)))
     assert [(line["engine"], line["concurrency"]) for line in lines] == [("llama-cpp", "1"), ("llama-cpp", "2")]
-    for line in lines:
-        cells = (line["ttft_ms"], line["tok_per_s"])
-        if f"concurrency {line['concurrency']}" in loads:
-            assert all(float(cell) > 0 for cell in cells)
-        else:
-            assert cells == ("TBD", "TBD")
-            assert "REFUSED" in line["notes"]
+    assert all(float(line["ttft_ms"]) > 0 and float(line["tok_per_s"]) > 0 for line in lines)
     page = folder / "report.html"
     assert draftmark(home, "report", name, f"--html={page}").returncode == 0
     assert asyncio.run(_opened(page)) == Seen(requests=(page.as_uri(),), complaints=())
@@ -208,7 +199,7 @@ def test_the_faster_of_two_is_found_in_both_orders(targets: Namespace, measured:
         itl = next(d for d in status["differences"] if d["metric"] == "itl")
         ratio = SLOW_ITL_MS / ITL_MS if first == "clock" else ITL_MS / SLOW_ITL_MS
         assert itl["verdict"] == ("Worse" if first == "clock" else "Better")
-        assert itl["percent"] == pytest.approx(100 * (ratio - 1), abs=8)
+        assert itl["percent"] == pytest.approx(100 * (ratio - 1), abs=2)
         assert itl["lowPercent"] <= itl["percent"] <= itl["highPercent"]
         measured.append(
             f"{second} against {first}: ITL {itl['percent']:+.1f} % ({itl['lowPercent']:+.1f} to {itl['highPercent']:+.1f}); "
@@ -248,7 +239,6 @@ def test_a_benchmark_outlives_its_job_and_the_operator(targets: Namespace, insta
     status = wait_until_ended(targets, "killed", within_s=150)
     assert status["attempts"] == 1
     assert status["job"] != first["job"]
-    # On a busy machine it may say that it was late; either way the second Job came to an end of its own.
-    assert status["phase"] == "Succeeded" or refusals(status) <= {"ClientSaturated", "TooFewSamples"}, told(status)
+    assert status["phase"] == "Succeeded", told(status)
     assert whole_result(targets, "killed").job == status["job"]
     installed.wait_until_both_replicas_are_ready()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import yaml
 from aiohttp import web
@@ -63,8 +63,6 @@ _CONSTANTS = {
 #: Outlasts seconds in which the test's own process is not scheduled, and with it the API server of all its cases.
 #: Whoever ends, leaves the Lease free; cases about the Lease bring their own.
 _LASTING_LEASE = {"duration_s": 60.0, "renew_deadline_s": 50.0}
-#: Seconds for which a statement is waited for: on a full machine twenty operators start at the same time, each with some CPU.
-WAITS_S: Final = 90.0
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _COUNTED = ("resourceVersion", "creationTimestamp", "generation", "managedFields")
 
@@ -228,7 +226,7 @@ class Cluster:
 
     # Waiting
 
-    async def until(self, holds: Callable[[], object], within_s: float = WAITS_S) -> None:
+    async def until(self, holds: Callable[[], object], within_s: float = 30.0) -> None:
         """Wait until a statement is true."""
         async with asyncio.timeout(within_s) as limit:
             try:
@@ -237,7 +235,7 @@ class Cluster:
             finally:
                 assert not limit.expired(), self.describe()
 
-    async def settled(self, within_s: float = WAITS_S, holds: Callable[[], object] = lambda: True) -> None:
+    async def settled(self, within_s: float = 30.0, holds: Callable[[], object] = lambda: True) -> None:
         """Wait until the operator leads, has heard of everything and means to do nothing any more, and a statement is
         true."""
         deadline = asyncio.get_running_loop().time() + within_s
