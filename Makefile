@@ -47,7 +47,8 @@ check: verify ## Format, lint, types, import contracts, generated files
 	.venv/bin/lint-imports
 
 unit: setup ## Tests that need neither a cluster nor the network
-	$(PY) -m pytest -m "not integration and not e2e" --numprocesses=auto
+	$(PY) -m pytest -m "not integration and not e2e and not alone" --numprocesses=auto
+	$(PY) -m pytest -m "alone and not e2e"
 
 integration: setup ## Tests against a real etcd, kube-apiserver and controller-manager
 	$(PY) -m pytest -m integration
@@ -71,7 +72,8 @@ contract: setup .venv-contract/.ready ## Command lines of SGLang against its own
 test: check ## Everything that CI runs
 	$(PY) -m compileall -q operator e2e tests
 	$(PY) -m e2e.prepare
-	$(PY) -m pytest --numprocesses=3 --dist=load --durations=25 --durations-min=8
+	$(PY) -m pytest --numprocesses=3 --dist=load --durations=25 --durations-min=8 -m "not alone"
+	$(PY) -m pytest -m alone --durations=25 --durations-min=8
 
 bench: setup ## Ratios and rates; figures in docs/ come from here
 	$(PY) -m bench

@@ -147,6 +147,7 @@ def measuring(url: str, model: Path, *, has_metrics: bool = True, **changes: Any
     )
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_known_latencies_are_found(model: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     pace = {"STANDIN_FIRST_TOKEN_MS": str(TTFT_MS), "STANDIN_TOKEN_MS": str(ITL_MS)}

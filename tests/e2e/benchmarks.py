@@ -12,8 +12,8 @@ from draftmark.measure.result import Result
 from tests.e2e.api import Json, Namespace, eventually
 
 ENDED: Final = ("Succeeded", "Inconclusive", "Failed")
-#: Runs of one measurement. Other tests share both cores of the machine with it, and a load generator that was late says so and
-#: shows no number: that is right, and no reason to believe it less the next time.
+#: Runs of one measurement. The node has its two cores for all that is on it, and a load generator that was late says so and shows
+#: no number: that is right, and no reason to believe it less the next time.
 TRIES: Final = 4
 #: Reasons that speak of the machine, and not of what was measured.
 BUSY: Final = frozenset({"ClientSaturated", "ScatterTooLarge", "NotWarmedUp"})

@@ -16,7 +16,6 @@ from tests.e2e.api import Namespace, proxied
 from tests.e2e.installed import HOME, Client, Installed, inference_service, make_namespace
 
 HERE = Path(__file__).parent
-MEASURING = HERE / "test_benchmark.py"
 #: Seconds for the body of a test; what fixtures wait for is bounded by themselves.
 TEST_TIMEOUT_S = 120
 
@@ -28,8 +27,6 @@ measured, target = run.measured, run.target
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     run.mark_items(items, HERE, pytest.mark.e2e, TEST_TIMEOUT_S)
-    # What measures comes last: the tests of other processes have ended by then, most of them.
-    items.sort(key=lambda item: item.path == MEASURING)
 
 
 @pytest.fixture(scope="session")

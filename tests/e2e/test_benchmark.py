@@ -39,7 +39,7 @@ TOKENS: Final = 20
 MAX_CONCURRENCY: Final = 8
 TRUE_WITHIN: Final = 0.03
 
-pytestmark = pytest.mark.timeout(300, func_only=True)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300, func_only=True)]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def targets(home: Namespace, installed: Installed) -> Iterator[Namespace]:
 def test_the_quickstart_is_measured_to_a_report(home: Namespace, tmp_path: Path, measured: list[str]) -> None:
     [service] = yaml.safe_load_all((REPOSITORY / "examples" / "quickstart.yaml").read_text())
     service["spec"]["model"]["uri"] = URI
-    # One thread: several wait for each other, and other tests have the CPUs.
+    # One thread: several wait for each other, and the load generator has the other CPU.
     service["spec"]["engine"]["resources"]["limits"]["cpu"] = "1"
     home.apply(service)
     home.wait_until_settled("quickstart")

@@ -217,6 +217,7 @@ _CASES: Final[Mapping[str, Callable[[Scenarios], Awaitable[list[str]]]]] = {
 }
 
 
+@pytest.mark.alone
 # A pause of a minute and what follows are half of what a test has otherwise.
 @pytest.mark.timeout(240)
 async def test_it_takes_its_time(scenarios: Scenarios) -> None:
