@@ -214,6 +214,7 @@ FRAUDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any], str]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_frauds_are_refused_and_show_no_number(model: Path, tmp_path: Path) -> None:
     turns = asyncio.Semaphore(SIDE_BY_SIDE)

@@ -182,7 +182,8 @@ async def test_a_job_that_fails_is_followed_by_another(rig: Rig) -> None:
     await rig.api.apply_status(kinds.PODS, rig.namespace, pods[0]["metadata"]["name"], body, field_manager="kubelet")
 
     async def is_second() -> bool:
-        return len(await rig.all(kinds.JOBS)) == 2
+        # The Job is there before the status tells it.
+        return len(await rig.all(kinds.JOBS)) == 2 and "attempts" in await status(rig)
 
     await rig.until(is_second, within_s=40)
     told = await status(rig)
