@@ -33,8 +33,8 @@ from tests.e2e.installed import Installed, leader
 
 #: What the way from engine to client takes is in what a client sees: after a rest of 300 ms a CPU of a virtual machine needs some
 #: ms at each hop to be awake, and another client beside the router measured 309 ms as well where 300 were true, and 306 ms
-#: beside the engine. In 500 ms that is less than what is allowed.
-TTFT_MS: Final = 500
+#: beside the engine. It was 7 to 14 ms from day to day, which 3 % of 800 ms leave room for.
+TTFT_MS: Final = 800
 ITL_MS: Final = 20
 #: Of the one that is slower: tokens take a fifth longer.
 SLOW_ITL_MS: Final = 24
