@@ -5,6 +5,7 @@ It runs with the packages of its image, from the cache; the image itself runs in
 
 import asyncio
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ import pytest
 from draftmark.measure.order import AcceleratorMemory, FromClaim, FromHub, Lengths, Load, Order
 from draftmark.measure.result import Result, Row
 from e2e import benchmark_packages, tiny_gguf, tiny_llama
+from e2e.cluster.images import REPOSITORY as REPOSITORY_ROOT
 from tests.benchmark_runner.config_map import Server
 from tests.benchmark_runner.orders import VLLM_COUNTERS, a_target, a_workload, an_order
 from tests.benchmark_runner.prometheus import FakePrometheus, series
@@ -312,6 +314,29 @@ async def test_told_to_end_it_ends_soon_and_leaves_no_result(model: Path, tmp_pa
     assert ended.result is None
     assert "SIGTERM" in ended.termination
     assert ended.seconds < 3
+
+
+async def test_a_stretch_ends_although_guidellm_misses_its_end(model: Path, tmp_path: Path) -> None:
+    with standin(model, STANDIN_FIRST_TOKEN_MS="20", STANDIN_TOKEN_MS="2") as url:
+        python, *_ = benchmark_packages.command()
+        variables = benchmark_packages.environment()
+        process = await asyncio.create_subprocess_exec(
+            *(python, "-S", "-m", "tests.benchmark_runner.one_stretch", url),
+            env={**variables, "PYTHONPATH": f"{variables['PYTHONPATH']}:{REPOSITORY_ROOT}", "HOME": str(tmp_path)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), 40)
+        finally:
+            if process.returncode is None:
+                process.kill()
+    said = output.decode()
+    assert process.returncode == 0, said
+    assert "guidellm did not notice that all requests have ended" in said
+    samples = re.search(r"^samples: (\d+)$", said, re.MULTILINE)
+    assert samples is not None, said
+    assert int(samples[1]) > 5
 
 
 async def test_an_order_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
 from guidellm.backends.openai.http import OpenAIHTTPBackend
@@ -67,6 +67,10 @@ CLOCK_DRIFT: Final = 0.001
 #: request is on its way would be that request's failure.
 KEEP_ALIVE_S: Final = 2.0
 SWITCH_S: Final = 0.0005
+#: Seconds without a word of any request after which a stretch whose time is over has ended. guidellm (0.8.1) ends when its
+#: counts of requests agree, and compares them only when a worker tells something: where the last of that comes before its own
+#: thread has noted that it sends no more, it waits for ever. What was under way is cut by then, and told within milliseconds.
+SILENCE_S: Final = 2.0
 _PATH: Final = "/v1/completions"
 _LONGEST_ERROR: Final = 200
 
@@ -253,15 +257,23 @@ async def send(
     found: list[tuple[RequestInfo, GenerationResponse | None]] = []
     last_state: SchedulerState | None = None
     ended_at: float | None = None
+
+    def is_over_at() -> float | None:
+        """Of the wall clock, as far as that is known."""
+        if ended_at is not None or last_state is None or seconds is None:
+            return ended_at
+        return float(last_state.start_time) + seconds
+
     offset = _offset()
     start = time.monotonic()
-    async for response, _, info, state in Scheduler().run(
+    updates = Scheduler().run(
         requests=_graphs(prompts, asked),
         backend=backend,
         strategy=strategy,
         env=NonDistributedEnvironment(),
         **constraints,
-    ):
+    )
+    async for response, _, info, state in _until_silent(updates, is_over_at):
         if began is not None and info.status == "in_progress":
             await began()
             began = None
@@ -286,6 +298,30 @@ async def send(
             sorted((s for s in samples if first <= s.sent and s.last <= last), key=lambda sample: sample.sent)
         ),
     )
+
+
+_Update = TypeVar("_Update")
+
+
+async def _until_silent(
+    updates: AsyncIterator[_Update], is_over_at: Callable[[], float | None]
+) -> AsyncIterator[_Update]:
+    """All updates; or those until nothing more is said for `SILENCE_S`, once the load is over."""
+    while True:
+        over = is_over_at()
+        left = None if over is None else max(0.0, over - time.time()) + SILENCE_S
+        try:
+            async with asyncio.timeout(left) as silence:
+                update = await anext(updates)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            # Its finally has ended the workers.
+            print("guidellm did not notice that all requests have ended; going on without it.", flush=True)
+            return
+        yield update
 
 
 def _offset() -> float:
