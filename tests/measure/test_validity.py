@@ -244,6 +244,15 @@ def test_each_block_of_a_comparison_needs_a_median() -> None:
     assert code(cell(few, asked=both)) == "TooFewSamples"
 
 
+def test_scatter_is_told_with_the_latency_and_its_medians() -> None:
+    refusal = refuse_row(cell(only(1, slower(0.5))))
+    assert refusal is not None
+    assert re.match(
+        r"the repetitions' medians of TTFT are [\d.]+ % apart \(([\d.]+), [\d.]+, \1 ms\); allowed are 20 %\. ",
+        refusal.message,
+    )
+
+
 def test_rounds_of_a_comparison_may_scatter() -> None:
     """Their range grows with their number, and the intervals of the differences hold it."""
     both = order(compared=True, repetitions=3)

@@ -45,6 +45,7 @@ __all__ = [
     "Floats",
     "Metric",
     "Requests",
+    "Scatter",
     "is_answered",
     "is_cut",
     "latency",
@@ -54,8 +55,8 @@ __all__ = [
     "min_samples",
     "rate",
     "read_block",
-    "relative_scatter",
     "student_t_quantile",
+    "widest_scatter",
 ]
 
 Floats = NDArray[np.float64]
@@ -230,17 +231,34 @@ def medians_and_rate(requests: Requests, load: Load) -> dict[Metric, float]:
     return found
 
 
-def relative_scatter(blocks: Sequence[Requests]) -> float | None:
-    """Percent: range of the repetitions' medians over the median of all; the largest of TTFT, ITL and E2E. None: there is
-    nothing to compare."""
-    found: list[float] = []
-    for values in ([b.ttft for b in blocks], [b.itl for b in blocks], [b.e2e for b in blocks]):
-        medians = [float(np.median(v)) for v in values if len(v)]
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """The latency by which repetitions are farthest apart.
+
+    Args:
+        medians_ms: One of each repetition, in their order.
+        percent: The range of these medians over the median of all requests.
+    """
+
+    latency: str
+    medians_ms: tuple[float, ...]
+    percent: float
+
+
+def widest_scatter(blocks: Sequence[Requests]) -> Scatter | None:
+    """Of TTFT, ITL and E2E the one with the largest. None: there is nothing to compare."""
+    found: list[Scatter] = []
+    for latency, values in (
+        ("TTFT", [b.ttft for b in blocks]),
+        ("ITL", [b.itl for b in blocks]),
+        ("E2E", [b.e2e for b in blocks]),
+    ):
+        medians = tuple(float(np.median(v)) for v in values if len(v))
         if len(medians) > 1:
             middle = float(np.median(np.concatenate(values)))
             if middle > 0:
-                found.append((max(medians) - min(medians)) / middle * 100)
-    return max(found, default=None)
+                found.append(Scatter(latency, medians, (max(medians) - min(medians)) / middle * 100))
+    return max(found, key=lambda scatter: scatter.percent, default=None)
 
 
 def make_row(
@@ -257,6 +275,7 @@ def make_row(
         ValueError: There is no block, or no answered request, or `read_block` refuses one.
     """
     parts = [read_block(block) for block in blocks]
+    scatter = widest_scatter(parts)
     if sum(len(part.sent) for part in parts) == 0:
         raise ValueError("a row needs answered requests")
     ttft = latency([p.ttft for p in parts])
@@ -290,7 +309,7 @@ def make_row(
         holds_objectives=None if objectives is None else _holds(objectives, ttft, itl, e2e),
         prompt_tokens=_mean([s.prompt_tokens for s in answered]),
         output_tokens=_mean([s.output_tokens for s in answered]),
-        scatter_percent=relative_scatter(parts),
+        scatter_percent=scatter.percent if scatter is not None else None,
         kv_use_percent=min(max(kv_use) * 100, 100.0) if kv_use else None,
         peak_memory_gb=max(memory) / _GB if memory else None,
         client_cpu_percent=max(shares) * 100 if shares else None,

@@ -23,7 +23,7 @@ from draftmark.measure.rows import (
     is_cut,
     length_tolerance,
     read_block,
-    relative_scatter,
+    widest_scatter,
 )
 from draftmark.measure.samples import Block, Reading, Sample
 
@@ -476,11 +476,12 @@ def _scatters(cell: Cell) -> str | None:
     # The range grows with the number of rounds, and a comparison's intervals hold what rounds scatter.
     if len(cell.order.targets) > 1:
         return None
-    scatter = relative_scatter([read_block(block) for block in cell.blocks])
-    if scatter is None or scatter <= cell.order.allowed_scatter_percent:
+    scatter = widest_scatter([read_block(block) for block in cell.blocks])
+    if scatter is None or scatter.percent <= cell.order.allowed_scatter_percent:
         return None
+    medians = ", ".join(f"{median:.4g}" for median in scatter.medians_ms)
     return (
-        f"medians of {len(cell.blocks)} repetitions are {scatter:.3g} % apart; allowed are "
+        f"the repetitions' medians of {scatter.latency} are {scatter.percent:.3g} % apart ({medians} ms); allowed are "
         f"{cell.order.allowed_scatter_percent:g} %. Look for other load on the node, measure longer, or raise allowedScatterPercent"
     )
 
