@@ -140,13 +140,21 @@ class Given:
         return False
 
 
+def users_kubeconfig() -> str | None:
+    """KUBECONFIG, unless it names a cluster that was made here: who looks at that one with kubectl has it in the environment."""
+    given = os.environ.get("KUBECONFIG")
+    if not given or Path(given).resolve().is_relative_to((cache.folder() / "clusters").resolve()):
+        return None
+    return given
+
+
 def choose(name: str, *, egress: bool) -> Target:
     """Choose a cluster and say why.
 
     Raises:
         RuntimeError: There is none and none can be made here, or a setting is missing.
     """
-    if given := os.environ.get("KUBECONFIG"):
+    if given := users_kubeconfig():
         registry = os.environ.get("REGISTRY", "").rstrip("/")
         say(f"  cluster: the one of KUBECONFIG={given}, context {_context(given)}, because KUBECONFIG is set")
         if not registry:
@@ -156,7 +164,7 @@ def choose(name: str, *, egress: bool) -> Target:
                 "REGISTRY=registry.example.com/me, or unset KUBECONFIG to have a cluster made here."
             )
         return Given(Path(given), registry)
-    return _make(name, egress=egress, because="KUBECONFIG is not set and ", others="set KUBECONFIG and REGISTRY, or ")
+    return _make(name, egress=egress, because="KUBECONFIG names no cluster of yours and ", others="set KUBECONFIG and REGISTRY, or ")
 
 
 def choose_for_tests() -> Target:
