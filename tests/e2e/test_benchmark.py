@@ -47,8 +47,8 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(300, func_only=True)]
 
 @pytest.fixture(scope="module")
 def targets(home: Namespace, installed: Installed) -> Iterator[Namespace]:
-    """`clock` and `slow`: their latencies are known."""
-    for name, token_ms in (("clock", ITL_MS), ("slow", SLOW_ITL_MS)):
+    """`clock` and `slower`: their latencies are known."""
+    for name, token_ms in (("clock", ITL_MS), ("slower", SLOW_ITL_MS)):
         behaviour = {"FIRST_TOKEN_MS": TTFT_MS, "TOKEN_MS": token_ms, "TOKENIZER": f"/models/{VOCABULARY}"}
         home.apply(
             standin_service(
@@ -59,11 +59,11 @@ def targets(home: Namespace, installed: Installed) -> Iterator[Namespace]:
                 engine={"resources": {"requests": {"cpu": "150m", "memory": "16Mi"}, "limits": {"memory": "128Mi"}}},
             ),
         )
-    for name in ("clock", "slow"):
+    for name in ("clock", "slower"):
         home.wait_until_settled(name)
     yield home
     # They ask for more of the node than others' services do.
-    for name in ("clock", "slow"):
+    for name in ("clock", "slower"):
         home.api.delete(INFERENCE_SERVICES, home.name, name)
 
 
@@ -180,7 +180,7 @@ def _headroom(targets: Namespace, state: str) -> Json:
 
 
 def test_the_faster_of_two_is_found_in_both_orders(targets: Namespace, measured: list[str]) -> None:
-    for first, second in (("clock", "slow"), ("slow", "clock")):
+    for first, second in (("clock", "slower"), ("slower", "clock")):
 
         def run(number: int, first: str = first, second: str = second) -> Json:
             name = f"{first}-or-{second}-{number}"
