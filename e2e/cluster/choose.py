@@ -164,7 +164,12 @@ def choose(name: str, *, egress: bool) -> Target:
                 "REGISTRY=registry.example.com/me, or unset KUBECONFIG to have a cluster made here."
             )
         return Given(Path(given), registry)
-    return _make(name, egress=egress, because="KUBECONFIG names no cluster of yours and ", others="set KUBECONFIG and REGISTRY, or ")
+    return _make(
+        name,
+        egress=egress,
+        because="KUBECONFIG names no cluster of yours and ",
+        others="set KUBECONFIG and REGISTRY, or ",
+    )
 
 
 def choose_for_tests() -> Target:

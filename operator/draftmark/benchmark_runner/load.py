@@ -71,6 +71,10 @@ SWITCH_S: Final = 0.0005
 #: counts of requests agree, and compares them only when a worker tells something: where the last of that comes before its own
 #: thread has noted that it sends no more, it waits for ever. What was under way is cut by then, and told within milliseconds.
 SILENCE_S: Final = 2.0
+#: Seconds that worker processes may take to start, on a busy machine; and mean times between two requests that no gap exceeds: of
+#: a billion random ones the longest is 21.
+START_S: Final = 60.0
+LONGEST_GAP: Final = 30.0
 _PATH: Final = "/v1/completions"
 _LONGEST_ERROR: Final = 200
 
@@ -273,7 +277,9 @@ async def send(
         env=NonDistributedEnvironment(),
         **constraints,
     )
-    async for response, _, info, state in _until_silent(updates, is_over_at):
+    # A request is told of when it ends, at the latest; times between two are random with a rate.
+    patience_s = START_S + timeout_s + (LONGEST_GAP / load.request_rate if load.request_rate is not None else 0.0)
+    async for response, _, info, state in _until_silent(updates, is_over_at, patience_s=patience_s):
         if began is not None and info.status == "in_progress":
             await began()
             began = None
@@ -304,13 +310,18 @@ _Update = TypeVar("_Update")
 
 
 async def _until_silent(
-    updates: AsyncIterator[_Update], is_over_at: Callable[[], float | None]
+    updates: AsyncIterator[_Update], is_over_at: Callable[[], float | None], *, patience_s: float
 ) -> AsyncIterator[_Update]:
-    """All updates; or those until nothing more is said for `SILENCE_S`, once the load is over."""
+    """All updates; or those until nothing more is said for `SILENCE_S`, once the load is over.
+
+    Raises:
+        RuntimeError: Nothing was said for `patience_s`, and nobody knows when the load is over.
+    """
     while True:
         over = is_over_at()
-        left = None if over is None else max(0.0, over - time.time()) + SILENCE_S
+        left = patience_s if over is None else max(0.0, over - time.time()) + SILENCE_S
         try:
+            # Its finally ends the workers, also when it is cut here.
             async with asyncio.timeout(left) as silence:
                 update = await anext(updates)
         except StopAsyncIteration:
@@ -318,7 +329,8 @@ async def _until_silent(
         except TimeoutError:
             if not silence.expired():
                 raise
-            # Its finally has ended the workers.
+            if over is None:
+                raise RuntimeError(f"guidellm said nothing of any request for {patience_s:g} s") from None
             print("guidellm did not notice that all requests have ended; going on without it.", flush=True)
             return
         yield update
