@@ -105,7 +105,7 @@ async def test_watch_ends_when_it_has_ended(cluster: Commands, each_look: Looks)
     assert result.exit_code == 0
     changed = [line.partition("  ")[2] for line in result.stdout.splitlines() if line.startswith("+")]
     assert changed[0] == "models/test-run  Running"
-    assert sum("measures  chat  concurrency 4  42 %" in line for line in changed) == 1
+    assert [line for line in changed if "measures" in line] == ["measures  chat  concurrency 4  42 %  3 min 20 s left"]
     assert "models/test-run  Succeeded" in changed
     assert "concurrency 4" in result.stdout.partition("SAMPLES")[2]
 

@@ -74,19 +74,18 @@ class TreeView:
             self._screen.show_tree(tree)
             return
         text = plain_text(tree)
-        lines = [_without_times(line) for line in text.splitlines()]
+        lines = [line.lstrip("│├└─ ") for line in text.splitlines()]
         if self._shown is None:
             click.echo(text, nl=False)
         else:
             for line in lines:
-                if line not in self._shown:
+                if _without_times(line) not in self._shown:
                     click.echo(f"+{time.monotonic() - self._since:.0f} s  {line}")
-        self._shown = set(lines)
+        self._shown = set(map(_without_times, lines))
 
 
 def _without_times(line: str) -> str:
-    """A line of a tree without its guides, and without what only says how long something has lasted, or will."""
-    bare = line.lstrip("│├└─ ")
-    if bare.endswith(" left"):
-        return bare.rpartition("  ")[0]
-    return bare.rpartition(", for ")[0] if bare.endswith(" so far") else bare.partition("  proven ")[0]
+    """What makes a line of a tree another one: not what only says how long something has lasted, or will."""
+    if line.endswith(" left"):
+        return line.rpartition("  ")[0]
+    return line.rpartition(", for ")[0] if line.endswith(" so far") else line.partition("  proven ")[0]
