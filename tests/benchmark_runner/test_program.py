@@ -321,7 +321,7 @@ async def test_a_stretch_ends_although_guidellm_misses_its_end(model: Path, tmp_
         python, *_ = benchmark_packages.command()
         variables = benchmark_packages.environment()
         process = await asyncio.create_subprocess_exec(
-            *(python, "-S", "-m", "tests.benchmark_runner.one_stretch", url),
+            *(python, "-S", "-m", "tests.benchmark_runner.one_stretch", url, "5"),
             env={**variables, "PYTHONPATH": f"{variables['PYTHONPATH']}:{REPOSITORY_ROOT}", "HOME": str(tmp_path)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -334,9 +334,11 @@ async def test_a_stretch_ends_although_guidellm_misses_its_end(model: Path, tmp_
     said = output.decode()
     assert process.returncode == 0, said
     assert "guidellm did not notice that all requests have ended" in said
-    samples = re.search(r"^samples: (\d+)$", said, re.MULTILINE)
-    assert samples is not None, said
-    assert int(samples[1]) > 5
+    counts = re.search(r"^samples: (\d+), gaps: (\d+)$", said, re.MULTILINE)
+    assert counts is not None, said
+    samples, gaps = map(int, counts.groups())
+    assert samples > 5
+    assert gaps == samples * (5 - 1)
 
 
 async def test_an_order_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:

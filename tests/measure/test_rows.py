@@ -72,6 +72,24 @@ def test_peak_memory_is_the_highest_of_the_blocks_that_have_one(
     assert row(*blocks).peak_memory_gb == gb
 
 
+def test_a_pause_inside_an_answer_is_in_the_percentiles_of_itl_and_not_of_tpot() -> None:
+    gaps = {20.0: 970, 500.0: 20}
+    seen = row(replace(block(0), gaps_ms=gaps), replace(block(1), gaps_ms=gaps))
+    assert seen.itl is not None
+    assert seen.tpot is not None
+    assert [latency.value for latency in (seen.itl.p50, seen.itl.p90, seen.itl.p99) if latency] == [20.0, 20.0, 500.0]
+    assert seen.itl.mean == pytest.approx((970 * 20 + 20 * 500) / 990)
+    assert seen.tpot.p50 is not None
+    assert seen.tpot.p50.value == pytest.approx(20)
+
+
+def test_gaps_that_are_not_known_everywhere_are_known_nowhere() -> None:
+    seen = row(replace(block(0), gaps_ms={500.0: 400}), block(1))
+    assert seen.itl is not None
+    assert seen.itl.p50 is not None
+    assert seen.itl.p50.value == pytest.approx(20)
+
+
 def test_means_of_itl_are_over_gaps_and_those_of_tpot_over_requests() -> None:
     long = [sample(float(i), itl_s=0.02, output_tokens=101, asked_tokens=101) for i in range(3)]
     short = [sample(float(i), itl_s=0.04, output_tokens=51, asked_tokens=51) for i in range(3)]

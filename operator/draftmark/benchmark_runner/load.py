@@ -18,12 +18,13 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final, TypeVar
 
 import httpx
+import numpy as np
 from guidellm.backends.openai.http import OpenAIHTTPBackend
 from guidellm.backends.openai.request_handlers import TextCompletionsRequestHandler
 from guidellm.scheduler import (
@@ -50,6 +51,7 @@ from guidellm.utils.messaging import InterProcessMessagingQueue
 
 from draftmark.benchmark_runner.prompts import Prompt
 from draftmark.measure.order import Load
+from draftmark.measure.rows import is_answered
 from draftmark.measure.samples import Sample
 
 #: Requests under way that one worker process takes care of. One that reads 64 streams of 50 tokens/s uses about a third of
@@ -85,11 +87,12 @@ class ClockStepped(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What came of a stretch of load; times are of time.monotonic."""
+    """What came of a stretch of load; times are of time.monotonic, gaps as in `Block`."""
 
     began: float
     ended: float
     samples: tuple[Sample, ...]
+    gaps_ms: Mapping[float, int]
 
 
 class AnswerReader(TextCompletionsRequestHandler):
@@ -101,6 +104,8 @@ class AnswerReader(TextCompletionsRequestHandler):
         self.wanted = wanted
         self.model: str | None = None
         self.finish: str | None = None
+        self.gaps_us: list[int] = []
+        self._piece_ns: int | None = None
 
     def add_streaming_line(self, line: str) -> int:
         """Count a line: 1 for a choice, 0 for anything else.
@@ -124,6 +129,12 @@ class AnswerReader(TextCompletionsRequestHandler):
             return 0
         finish = choices[0].get("finish_reason")
         self.finish = finish if isinstance(finish, str) else self.finish
+        if finish is None or choices[0].get("text"):
+            # Without the one that only says that the answer has ended: no token comes with it.
+            now = time.perf_counter_ns()
+            if self._piece_ns is not None:
+                self.gaps_us.append((now - self._piece_ns) // 1000)
+            self._piece_ns = now
         return 1
 
     def compile_streaming(
@@ -136,7 +147,7 @@ class AnswerReader(TextCompletionsRequestHandler):
             request_args=None,
             input_metrics=usage_in,
             output_metrics=usage_out,
-            response_metrics={"model": self.model, "finish": self.finish},
+            response_metrics={"model": self.model, "finish": self.finish, "gaps_us": self.gaps_us},
         )
 
     def post_validation(self, response: GenerationResponse) -> None:
@@ -296,14 +307,28 @@ async def send(
     ended_at = ended_at or last_state.end_time
     assert ended_at is not None, "each update sets it"
     first, last = last_state.start_time + offset, ended_at + offset
-    samples = (_sample(info, response, asked[info.request_id], offset) for info, response in found)
+    samples: list[Sample] = []
+    gaps_us: list[int] = []
+    for info, response in found:
+        sample = _sample(info, response, asked[info.request_id], offset)
+        if first <= sample.sent and sample.last <= last:
+            samples.append(sample)
+            if response is not None and is_answered(sample):
+                gaps_us += (response.response_metrics or {}).get("gaps_us", ())
     return Sent(
         began=first,
         ended=last,
-        samples=tuple(
-            sorted((s for s in samples if first <= s.sent and s.last <= last), key=lambda sample: sample.sent)
-        ),
+        samples=tuple(sorted(samples, key=lambda sample: sample.sent)),
+        gaps_ms=_counted(gaps_us),
     )
+
+
+def _counted(gaps_us: Sequence[int]) -> Mapping[float, int]:
+    """Microseconds as milliseconds of four digits, which is what is shown, and how often each: they can be millions."""
+    gaps = np.array(gaps_us, dtype=np.float64) / 1000
+    scale = 10.0 ** (3 - np.floor(np.log10(np.maximum(gaps, 0.001))))
+    values, counts = np.unique(np.round(gaps * scale) / scale, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 _Update = TypeVar("_Update")

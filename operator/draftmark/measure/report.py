@@ -55,7 +55,7 @@ PERCENTILES: Final[tuple[Percentile, ...]] = ("p50", "p90", "p99")
 #: Words of the tables, in the sense of vLLM's benchmarks.
 DEFINITIONS: Final = (
     ("TTFT", "Time to first token: from sending a request to the first token of its answer, in milliseconds."),
-    ("ITL", "Inter-token latency: the mean time between two tokens of one answer, in milliseconds; its mean is over all tokens."),
+    ("ITL", "Inter-token latency: the time between two pieces of an answer as they came, in milliseconds; percentiles over all gaps."),
     ("TPOT", "Time per output token, as vLLM means it: (E2E - TTFT) / (output tokens - 1) of one request, in milliseconds."),
     ("E2E", "End-to-end latency: from sending a request to the last token of its answer, in milliseconds."),
     ("p50, p90, p99", "Percentiles over requests: half, 90 % and 99 % of them took at most this long."),

@@ -26,7 +26,7 @@ cannot do better. `bench/comparisons.py` measures how often the intervals hold t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, TypeVar
@@ -112,6 +112,7 @@ class Requests:
         sent, first, last, tokens: Of those that were answered; tokens of their answers.
         failed_sent, failed_last: Of the others, which were load as well.
         seconds: Length of the block.
+        piece_gaps: Times between pieces of the answers as they came, in milliseconds; None: not known one by one.
     """
 
     sent: Floats
@@ -121,6 +122,7 @@ class Requests:
     failed_sent: Floats
     failed_last: Floats
     seconds: float
+    piece_gaps: Floats | None = None
 
     @property
     def ttft(self) -> Floats:
@@ -134,7 +136,7 @@ class Requests:
 
     @property
     def gaps(self) -> Floats:
-        """Times between tokens of each answer; 0: it has one token."""
+        """Number of times between tokens of each answer; 0: it has one token."""
         return np.maximum(self.tokens - 1, 0)
 
     @property
@@ -168,7 +170,14 @@ def read_block(block: Block) -> Requests:
         failed_sent=np.array([s.sent for s in failed], dtype=np.float64),
         failed_last=np.array([s.last for s in failed], dtype=np.float64),
         seconds=block.ended - block.began,
+        piece_gaps=_repeated(block.gaps_ms),
     )
+
+
+def _repeated(counted: Mapping[float, int] | None) -> Floats | None:
+    if counted is None:
+        return None
+    return np.repeat(np.array(list(counted), dtype=np.float64), np.array(list(counted.values()), dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,9 +292,7 @@ def make_row(
     tpot = itl = None
     if any(len(p.itl) for p in parts):
         tpot = latency([p.itl for p in parts])
-        gaps = sum(float(p.gaps.sum()) for p in parts)
-        streamed = sum(float((p.last - p.first)[p.gaps > 0].sum()) for p in parts)
-        itl = tpot.model_copy(update={"mean": streamed / gaps * _MS})
+        itl = _itl(parts, tpot)
     samples = [sample for block in blocks for sample in block.samples]
     answered = [sample for sample in samples if is_answered(sample)]
     shares = [block.client.cpu_share for block in blocks if block.client.cpu_share is not None]
@@ -314,6 +321,16 @@ def make_row(
         peak_memory_gb=max(memory) / _GB if memory else None,
         client_cpu_percent=max(shares) * 100 if shares else None,
     )
+
+
+def _itl(parts: Sequence[Requests], tpot: Latency) -> Latency:
+    """Over all gaps; where they are not known one by one, over the means of the answers."""
+    known = [part.piece_gaps for part in parts if part.piece_gaps is not None]
+    if len(known) == len(parts) and any(len(gaps) for gaps in known):
+        return latency(known)
+    gaps = sum(float(part.gaps.sum()) for part in parts)
+    streamed = sum(float((part.last - part.first)[part.gaps > 0].sum()) for part in parts)
+    return tpot.model_copy(update={"mean": streamed / gaps * _MS})
 
 
 def latency(parts: Sequence[Floats]) -> Latency:

@@ -1,6 +1,7 @@
 """What one block of load saw, request by request, and what the engine and the client told meanwhile. Times in seconds on
 one clock (time.monotonic of the client), lengths in tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,6 +75,8 @@ class Block:
         round: From 0; in a comparison both targets have a block in each.
         began: When load began to count, after the warm-up.
         samples: Of requests that were sent and ended between `began` and `ended`, failures included.
+        gaps_ms: Times between pieces of the answers in `samples` as they came, in milliseconds of four digits, and how often
+            each; None: not known one by one.
         readings: Before the block (at rest), during it, and after it (at rest again), in order.
         peak_memory_bytes: The most that all accelerators of the target held at one moment of the block, as scraped; None: not known.
     """
@@ -85,6 +88,7 @@ class Block:
     began: float
     ended: float
     samples: tuple[Sample, ...]
+    gaps_ms: Mapping[float, int] | None = None
     readings: tuple[Reading, ...] = ()
     client: Client = field(default_factory=lambda: Client(cpu_share=None, throttled_s=None))
     peak_memory_bytes: float | None = None
