@@ -280,10 +280,20 @@ def test_what_is_not_known_ends_nothing() -> None:
     world = World().started()
     world.is_known = False
     assert world.settle().phase == "Running"
-    world.result().settle()
-    # Nor is a result taken whose target cannot be looked at... it is the one of the start as far as anybody knows.
+    world.result().end_job().settle()
+    assert (world.phase, world.reason, "results" in world.status) == ("Running", "Held", False)
+    world.wait(hours=1).settle()
+    assert (world.phase, world.reason, world.jobs()) == ("Running", "Held", [world.attempt(0)])
     world.is_known = True
     assert world.settle().phase == "Succeeded"
+
+
+def test_what_changed_while_nothing_was_known_gives_no_numbers() -> None:
+    world = World().started()
+    world.is_known = False
+    world.result().settle().restart_target()
+    world.is_known = True
+    assert world.settle().reason == "TargetChanged"
 
 
 def test_another_revision_takes_over_and_the_measured_one_is_still_measured() -> None:

@@ -455,6 +455,8 @@ def _reason(state: Running, looked: Seen, is_asked: bool, obstacle: Obstacle | N
     nth = f" This is try {state.attempt + 1} of {MOST_ATTEMPTS}." if state.attempt else ""
     if is_asked:
         return obstacle or Obstacle(code="Starting", message=f"The load generator is started.{nth}")
+    if obstacle is not None and looked.result_attempt == state.attempt:
+        return obstacle  # there is a result, and it cannot be said yet what it is of
     if looked.hindered is not None:
         return looked.hindered
     if looked.found is not None and not looked.found.is_started:

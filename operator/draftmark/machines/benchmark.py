@@ -205,6 +205,9 @@ def _watch(state: Running, seen: Seen, now: datetime) -> Step:
             return _ask_again(state, seen)  # nothing was measured: it begins with what is there now
         return Step(state=failed, is_dropped=True)
     if seen.result is not None and seen.result_attempt == state.attempt:
+        if state.digest is not None and seen.digest is None:
+            # Whether it is still what was measured will be known when it can be read again.
+            return Step(state=state)
         return Step(state=_conclude(seen.result))
     if not is_here or found is None:
         if state.since is not None:
