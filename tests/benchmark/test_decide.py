@@ -13,6 +13,7 @@ from draftmark.api.defaults import BenchmarkDefaults, Defaults
 from draftmark.benchmark.decide import PHASES_AT_THE_END
 from draftmark.benchmark.observation import BenchmarkObservation
 from draftmark.measure.result import Refusal
+from draftmark.observation import Observation
 from tests import specs
 from tests.benchmark.world import World, benchmark, difference, result_of, row, serving, winner
 from tests.specs import Object
@@ -100,6 +101,14 @@ def two_revisions(**revision: Any) -> World:
     both = {**status, "revisions": [*status["revisions"], other]}
     item = benchmark(target={"service": specs.NAME, **revision})
     return World(item=item, target=replace(target, service={**target.service, "status": both}))
+
+
+def take_traffic(target: Observation | None) -> Observation:
+    """Of two revisions the first takes half of the requests."""
+    assert target is not None
+    status: Any = target.status
+    revisions = [{**revision, "weight": 50} for revision in status["revisions"]]
+    return replace(target, service={**target.service, "status": {**status, "revisions": revisions}})
 
 
 WAITING: dict[str, Callable[[], World]] = {
@@ -267,6 +276,25 @@ def test_what_changed_meanwhile_gives_no_numbers() -> None:
     assert (world.phase, world.reason) == ("Failed", "TargetChanged")
     assert "results" not in world.status
     assert world.live_jobs() == []
+
+
+@pytest.mark.parametrize("has_result", [False, True])
+def test_users_that_come_to_a_measured_revision_end_the_run(has_result: bool) -> None:
+    world = two_revisions().started().progress(50)
+    if has_result:
+        world.result()
+    world.target = take_traffic(world.target)
+    world.settle()
+    assert (world.phase, world.reason, world.live_jobs()) == ("Failed", "TargetChanged", [])
+    assert "allowUserTraffic" in world.condition("Failed")["message"]
+    assert "results" not in world.status
+
+
+def test_users_that_come_to_a_revision_are_no_change_where_they_are_allowed() -> None:
+    world = two_revisions(allowUserTraffic=True).started()
+    world.target = take_traffic(world.target)
+    assert world.settle().phase == "Running"
+    assert world.result().settle().phase == "Succeeded"
 
 
 def test_a_target_that_is_deleted_ends_the_run() -> None:

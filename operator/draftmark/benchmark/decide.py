@@ -268,6 +268,7 @@ def _look(
     return Seen(
         obstacle=obstacle,
         is_gone=gone,
+        changed=targets if isinstance(targets, Obstacle) and targets.code == "TargetChanged" else None,
         digest=digest_of(targets) if not isinstance(targets, Obstacle) else None,
         has_digest=not isinstance(targets, Obstacle) and any(one.state is not None for one in targets),
         found=found,

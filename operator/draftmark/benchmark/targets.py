@@ -254,6 +254,8 @@ def _of_revision(
             return waiting
         if not target.allow_user_traffic and _serves_users(service, revision.hash):
             return _serving(service.name, revision.hash)
+    elif not target.allow_user_traffic and _serves_users(service, revision.hash):
+        return _joined(service.name, revision.hash)
     template = revision.pod_template
     path = str((template["metadata"].get("annotations") or {}).get("prometheus.io/path", "/metrics"))
     ready = sorted((p for p in pods if is_ready(p)), key=lambda p: str(p["metadata"]["name"]))
@@ -349,6 +351,17 @@ def _serving(name: str, revision: str) -> Obstacle:
         message=f"Revision {revision} of InferenceService '{name}' takes users' requests: they would suffer from the load, and "
         "the numbers from them. Measure a service of its own, or a revision without traffic (target.revision); or set "
         "target.allowUserTraffic: true in another Benchmark. Then what else is under way is looked for.",
+        needs_human=True,
+    )
+
+
+def _joined(name: str, revision: str) -> Obstacle:
+    return Obstacle(
+        code="TargetChanged",
+        message=f"Users' requests came to revision {revision} of InferenceService '{name}' while it was measured: the load "
+        "would harm them, and the numbers would be of both. It must be without traffic until the end. Measure a service of its "
+        "own, or a revision that gets no traffic meanwhile (target.revision); or set target.allowUserTraffic: true in another "
+        "Benchmark.",
         needs_human=True,
     )
 

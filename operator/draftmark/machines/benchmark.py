@@ -115,6 +115,8 @@ class Seen:
     obstacle: Obstacle | None = None
     #: Whether the target is there no more.
     is_gone: bool = False
+    #: Why the target is not what was to be measured, though it is there; None: nothing speaks against it.
+    changed: Obstacle | None = None
     #: Of the targets now; None: not known.
     digest: str | None = None
     #: Whether a digest can be had of them at all: of a server behind a URL nothing is known.
@@ -223,6 +225,8 @@ def _changed(state: Running, seen: Seen) -> Finished | None:
     if seen.is_gone:
         message = "The target was deleted before there was a result. Measure what there is now with another Benchmark."
         return Finished(phase="Failed", code="TargetGone", message=message)
+    if seen.changed is not None:
+        return Finished(phase="Failed", code=seen.changed.code, message=seen.changed.message)
     if seen.has_digest and state.digest is not None and seen.digest is not None and seen.digest != state.digest:
         message = (
             "The target is not what it was at the start: a pod of it was replaced, restarted or scaled, so that nothing "
