@@ -46,6 +46,17 @@ REFUSED: dict[str, Any] = {
     "SeveralTokens": hub,
     "InvalidSpec": lambda: of({**URL, "url": "http://other:70000"}),
 }
+#: Nothing but another Benchmark helps. The others may be healed by a change of a service.
+FINAL = {"InvalidSpec", "ForeignNamespace", "UnreadableTokenizerUri", "TokenizerUnavailable"}
+
+
+def pinned(world: World) -> World:
+    """The same, of the revision by its hash."""
+    assert world.target is not None
+    spec = world.item["spec"]
+    revision = world.target.status["revisions"][0]["hash"]
+    world.item = {**world.item, "spec": {**spec, "target": {**spec["target"], "revision": revision}}}
+    return world
 
 
 def seen(world: World) -> World:
@@ -66,13 +77,45 @@ def test_every_refusal_is_here() -> None:
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_can_never_be_measured_is_refused_with_the_way_out(reason: str) -> None:
     world = seen(REFUSED[reason]()).settle()
+    assert_refused(world, reason, "Failed" if reason in FINAL else "Pending")
+
+
+def assert_refused(world: World, reason: str, phase: str) -> None:
     assert world.condition("Accepted")["status"] == "False", world.status
     assert world.condition("Accepted")["reason"] == world.reason == reason
+    assert world.condition("Failed")["reason"] == (reason if phase == "Failed" else "")
     assert world.condition("Stalled")["status"] == "True"
-    assert world.phase == "Pending"
+    assert world.phase == phase
+    assert ("finishedAt" in world.status, "job" in world.status) == (phase == "Failed", False)
     assert "create Job" not in world.writes
     assert len(world.condition("Accepted")["message"]) > 60
     assert world.wait(days=1).settle().writes == {"status": 1}
+
+
+@pytest.mark.parametrize("reason", ["NotGenerative", "ContextTooShort"])
+def test_a_revision_never_changes_so_one_that_is_asked_for_and_does_not_fit_is_the_end(reason: str) -> None:
+    assert_refused(pinned(REFUSED[reason]()).settle(), reason, "Failed")
+
+
+def test_a_service_that_gets_a_longer_context_is_measured() -> None:
+    world = REFUSED["ContextTooShort"]().settle()
+    world.target = serving(specs.spec(model={"uri": specs.CLAIM_URI, "maxContextLength": 8192}))
+    assert world.settle().phase == "Running"
+    assert world.condition("Accepted")["status"] == "True"
+
+
+def test_what_nothing_helps_is_the_end_although_something_else_is_waited_for() -> None:
+    foreign = {**URL, "url": "http://other.elsewhere.svc:8000"}
+    world = World(item=benchmark(compare={"target": foreign}), target=None).settle()
+    assert_refused(world, "ForeignNamespace", "Failed")
+
+
+def test_a_try_that_nothing_helps_any_more_is_the_last() -> None:
+    world = World().started().delete_job()
+    world.target = serving(specs.spec(model={"uri": "https://example.com/m.gguf"}))
+    world.settle()
+    assert (world.phase, world.reason, world.jobs()) == ("Failed", "TokenizerUnavailable", [])
+    assert world.job == world.attempt(1)
 
 
 @pytest.mark.parametrize(

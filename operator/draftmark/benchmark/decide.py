@@ -155,7 +155,7 @@ def _go_on(seen: BenchmarkObservation, spec: BenchmarkSpec, now: datetime) -> Be
     step = machine.step(state, looked, now)
     place = Place(service=seen.name, namespace=seen.namespace, uid=seen.uid, kind=names.BENCHMARK_KIND)
     if isinstance(step.state, Finished):
-        return _finish(seen, spec, place, step, attempt, found, now)
+        return _finish(seen, spec, place, step, attempt, looked, now)
     needed: list[dict[str, Any]] = []
     job: dict[str, Any] | None = None
     if step.attempt is not None and not isinstance(targets, Obstacle):
@@ -167,12 +167,11 @@ def _go_on(seen: BenchmarkObservation, spec: BenchmarkSpec, now: datetime) -> Be
     elif isinstance(step.state, Running) and is_measuring:
         needed = render_benchmark_keeping(place)
     if isinstance(step.state, Pending):
-        refused = (obstacle.code, obstacle.message) if obstacle is not None and obstacle.code in REFUSALS else None
         reason = obstacle or Obstacle(code="Held", message="It is not known what there is of it.")
         since = step.state.since or read_time(seen.status.get("waitingSince")) or now
         return BenchmarkDecision(
             told={"phase": "Pending", "waitingSince": write_time(since)},
-            refused=refused,
+            refused=_refused(obstacle),
             reason=(reason.code, reason.message),
             needs_human=reason.needs_human,
         )
@@ -190,24 +189,31 @@ def _go_on(seen: BenchmarkObservation, spec: BenchmarkSpec, now: datetime) -> Be
     )
 
 
+def _refused(obstacle: Obstacle | None) -> tuple[str, str] | None:
+    """What is wrong with the spec, as things are."""
+    return (obstacle.code, obstacle.message) if obstacle is not None and obstacle.code in REFUSALS else None
+
+
 def _finish(
     seen: BenchmarkObservation,
     spec: BenchmarkSpec,
     place: Place,
     step: machine.Step,
     attempt: int,
-    found: Found | None,
+    looked: Seen,
     now: datetime,
 ) -> BenchmarkDecision:
-    end = step.state
+    end, found = step.state, looked.found
     assert isinstance(end, Finished)
+    # What was refused at the start never had a Job.
+    was_begun = found is not None or seen.status.get("phase") == "Running"
     started = seen.status.get("startedAt")
     # A process that began it may have ended before it could say so.
     digest = found.digest if found is not None else seen.status.get("targetDigest")
     order = _order(seen, job_name(seen, attempt))
     told: dict[str, Any] = {
         "phase": end.phase,
-        "job": job_name(seen, attempt),
+        **({"job": job_name(seen, attempt)} if was_begun else {}),
         **({"attempts": attempt} if attempt else {}),
         **_remembered(seen, "waitingSince"),
         **({"targetDigest": digest} if digest is not None else {}),
@@ -234,6 +240,7 @@ def _finish(
     return BenchmarkDecision(
         prune=_leftovers(seen, with_jobs=step.is_dropped),
         told=told,
+        refused=_refused(looked.obstacle) if not was_begun else None,
         reason=(end.code, end.message),
         needs_human=end.phase != "Succeeded",
         status_first=True,

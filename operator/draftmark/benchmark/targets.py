@@ -83,13 +83,14 @@ def _key(target: Json) -> str:
 def find_targets(
     seen: BenchmarkObservation, spec: BenchmarkSpec, revisions: dict[str, str]
 ) -> list[Measured] | Obstacle:
-    """All that is to be measured, or the first thing that stands in the way.
+    """All that is to be measured, or what stands in the way: what nothing can help, or the first thing.
 
     Args:
         revisions: Those that are measured already, by the target's label: what is the current one by now does not count.
     """
     given = [("target", spec.target), *([("compared", spec.compare.target)] if spec.compare is not None else [])]
     found: list[Measured] = []
+    hindering: list[Obstacle] = []
     for label, target in given:
         one = (
             _of_service(seen, spec, target, label, revisions.get(label))
@@ -97,8 +98,11 @@ def find_targets(
             else _of_url(seen, target, label)
         )
         if isinstance(one, Obstacle):
-            return one
-        found.append(one)
+            hindering.append(one)
+        else:
+            found.append(one)
+    if hindering:
+        return next((one for one in hindering if one.is_final), hindering[0])
     secrets = {m.target.secret for m in found if isinstance(m.target.tokenizer, HubModel)} - {None}
     if len(secrets) > 1:
         return Obstacle(
@@ -136,10 +140,14 @@ def _of_url(seen: BenchmarkObservation, target: BenchmarkTarget, label: str) -> 
             message=f"'{url}' is a Service of namespace '{namespace}'. A Benchmark loads what is in its own, "
             f"'{seen.namespace}', only: make it there.",
             needs_human=True,
+            is_final=True,
         )
     if port and not 0 < int(port) <= 65_535:
         return Obstacle(
-            code="InvalidSpec", message=f"'{url}' has no port that there is: write 1 to 65535.", needs_human=True
+            code="InvalidSpec",
+            message=f"'{url}' has no port that there is: write 1 to 65535.",
+            needs_human=True,
+            is_final=True,
         )
     if name in seen.our_services:
         return Obstacle(
@@ -156,7 +164,7 @@ def _of_url(seen: BenchmarkObservation, target: BenchmarkTarget, label: str) -> 
         why = str(error).replace("model.uri", "target.tokenizer")
     if not isinstance(tokenizer, HubModel | ClaimModel):
         why = why if tokenizer is None else "target.tokenizer is neither on the hub nor on a claim."
-        return Obstacle(code="UnreadableTokenizerUri", message=why, needs_human=True)
+        return Obstacle(code="UnreadableTokenizerUri", message=why, needs_human=True, is_final=True)
     # The name in full: what the user wrote may be short, and is looked up in the Job's own namespace.
     whole = f"http://{name}.{seen.namespace}.svc" + (f":{port}" if port else "")
     made = Target(label=_label(label), url=whole, model=target.model or "", tokenizer=tokenizer)
@@ -197,7 +205,10 @@ def _of_service(
             "those, or of the current one: leave target.revision out.",
             needs_human=True,
         )
-    return _unfit(spec, service, revision) or _of_revision(seen, target, label, service, revision, measured)
+    is_pinned = target.revision is not None
+    return _unfit(spec, service, revision, is_pinned=is_pinned) or _of_revision(
+        seen, target, label, service, revision, measured
+    )
 
 
 def _current(service: Observation) -> str | None:
@@ -213,8 +224,12 @@ def _not_ready(name: str, why: str) -> Obstacle:
     )
 
 
-def _unfit(spec: BenchmarkSpec, service: Observation, revision: Revision) -> Obstacle | None:
-    """Why this revision can never be measured as it is asked."""
+def _unfit(spec: BenchmarkSpec, service: Observation, revision: Revision, *, is_pinned: bool) -> Obstacle | None:
+    """Why this revision can never be measured as it is asked.
+
+    Args:
+        is_pinned: The spec asks for this one; otherwise another one may become the current one.
+    """
     plan = revision.plan
     if plan.kind != "generate":
         return Obstacle(
@@ -222,6 +237,7 @@ def _unfit(spec: BenchmarkSpec, service: Observation, revision: Revision) -> Obs
             message=f"InferenceService '{service.name}' serves a model for '{plan.kind}', and only models that generate text "
             "are measured. Make a Benchmark of another target.",
             needs_human=True,
+            is_final=is_pinned,
         )
     longest = max(workloads_of(spec), key=tokens_of)
     if tokens_of(longest) > plan.max_context_length:
@@ -231,6 +247,7 @@ def _unfit(spec: BenchmarkSpec, service: Observation, revision: Revision) -> Obs
             f"{revision.hash} of '{service.name}' holds {plan.max_context_length}. Measure shorter ones, or raise "
             "model.maxContextLength.",
             needs_human=True,
+            is_final=is_pinned,
         )
     return None
 
@@ -301,7 +318,7 @@ def _tokenizer(model: ModelSpec, revision: Revision) -> HubModel | ClaimModel | 
     try:
         source = parse_model_uri(model.uri)
     except UnreadableUri as error:
-        return Obstacle(code="TokenizerUnavailable", message=str(error), needs_human=True)
+        return Obstacle(code="TokenizerUnavailable", message=str(error), needs_human=True, is_final=True)
     match source:
         case ImageModel(reference=reference, path=None):
             engine = ENGINES.get(revision.plan.engine)
@@ -315,6 +332,7 @@ def _tokenizer(model: ModelSpec, revision: Revision) -> HubModel | ClaimModel | 
                 "tokenizer: prompts of a known length need the model's own. Bring the model on a claim or from the hub, or "
                 "measure a Service of the namespace with target.url, target.model and target.tokenizer.",
                 needs_human=True,
+                is_final=True,
             )
 
 

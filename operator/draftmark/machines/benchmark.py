@@ -83,6 +83,8 @@ class Obstacle:
     message: str
     #: Nothing gets better until somebody changes something.
     needs_human: bool = False
+    #: It stays for as long as there is this Benchmark: its spec cannot be changed, and nothing else would help.
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +175,17 @@ def _begin(state: Pending, seen: Seen, now: datetime) -> Step:
     if (found := seen.found) is not None:
         # Made by a process that ended before it could say so, or the status was lost.
         return _watch(Running(attempt=found.attempt, digest=found.digest, since=now), seen, now)
-    waiting = Pending(since=state.since or now)
     if seen.obstacle is not None:
-        return Step(state=waiting)
+        return Step(state=_given_up(seen.obstacle) or Pending(since=state.since or now))
     if seen.told_attempt is not None:
         # What an earlier Job has told must not be taken for the words of a new one.
         return _again(seen.told_attempt, seen, "Its status was lost, and its Job is gone.")
     return _ask(0, seen)
+
+
+def _given_up(obstacle: Obstacle) -> Finished | None:
+    """The end of what nothing can help."""
+    return Finished(phase="Failed", code=obstacle.code, message=obstacle.message) if obstacle.is_final else None
 
 
 def _ask(attempt: int, seen: Seen) -> Step:
@@ -191,7 +197,7 @@ def _ask_again(state: Running, seen: Seen) -> Step:
     if seen.obstacle is None:
         return _ask(state.attempt, seen)
     # A try that came to nothing counts, also while the next one waits.
-    return Step(state=state if state.attempt else Pending())
+    return Step(state=_given_up(seen.obstacle) or (state if state.attempt else Pending()))
 
 
 def _watch(state: Running, seen: Seen, now: datetime) -> Step:
