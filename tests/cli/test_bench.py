@@ -110,6 +110,34 @@ async def test_watch_ends_when_it_has_ended(cluster: Commands, each_look: Looks)
     assert "concurrency 4" in result.stdout.partition("SAMPLES")[2]
 
 
+def stalled(phase: str = "Pending") -> Json:
+    reason = {"reason": "ServesUsers", "message": "Revision aaaaaaaa takes users' requests. Measure another one."}
+    told = {**benchmarks.complete(phase, **reason), "type": "Stalled", "status": "True"}
+    return benchmarks.benchmark(phase, conditions=[benchmarks.complete(phase, **reason), told])
+
+
+@pytest.mark.parametrize("command", ["bench", "compare"])
+async def test_what_somebody_has_to_mend_is_not_waited_for(
+    cluster: Commands, each_look: Looks, written: Callable[..., str], command: str
+) -> None:
+    each_look += [becomes(cluster, stalled()), *[lambda: None] * 20]
+    watch = ["--watch"] if command == "bench" else []
+    result = await cluster.run(command, "-f", written(manifest(COMPARING)), *watch)
+    assert result.exit_code == 1
+    assert "does not go on until somebody acts: ServesUsers: Revision aaaaaaaa takes" in result.stderr
+    assert "It waits for that" in result.stderr
+    assert each_look  # looked at less often than it could have been
+    assert cluster.api.see(BENCHMARKS, NAME, NAMESPACE) is not None
+
+
+async def test_what_mends_itself_in_time_is_followed_to_the_end(cluster: Commands, each_look: Looks) -> None:
+    cluster.api.add(BENCHMARKS, stalled())
+    for _ in range(2):
+        each_look += [becomes(cluster, stalled()), *[lambda: None] * 8, becomes(cluster, benchmarks.running())]
+    each_look += [becomes(cluster, benchmarks.succeeded())]
+    assert (await cluster.run("bench", NAME, "--watch")).exit_code == 0
+
+
 async def test_ctrl_c_leaves_it_running_and_says_so(cluster: Commands, each_look: Looks) -> None:
     cluster.api.add(BENCHMARKS, benchmarks.running())
     each_look += [lambda: None]

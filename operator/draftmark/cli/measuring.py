@@ -19,6 +19,8 @@ Json = Mapping[str, Any]
 
 #: Seconds between two looks. The Job tells its progress no oftener.
 _EVERY_S: Final = 2.0
+#: Looks in a row at which somebody has to act, until the command ends: an image may be pulled the second time. A guess.
+_STALLED_LOOKS: Final = 10
 _ENDED: Final = frozenset({"Succeeded", "Inconclusive", "Failed"})
 _RESOURCE: Final = f"{names.BENCHMARK_PLURAL}.{names.GROUP}"
 
@@ -32,7 +34,7 @@ _RESOURCE: Final = f"{names.BENCHMARK_PLURAL}.{names.GROUP}"
 def bench(cluster: "Cluster", name: str | None, *, file: str | None, new_name: str | None, watch: bool) -> None:
     """Show how far a Benchmark is and what came of it, or start one.
 
-    Exit status: 0 it succeeded (or, with --filename and without --watch, it was applied), 1 it failed or is inconclusive, 3 it has not ended. Ctrl-C ends the command, not the Benchmark.
+    Exit status: 0 it succeeded (or, with --filename and without --watch, it was applied), 1 it failed or is inconclusive, or with --watch somebody has to act before it goes on (it waits for that), 3 it has not ended. Ctrl-C ends the command, not the Benchmark.
     """
     if (name is None) == (file is None):
         raise click.UsageError("Give NAME, or --filename.")
@@ -69,7 +71,7 @@ def bench(cluster: "Cluster", name: str | None, *, file: str | None, new_name: s
 def compare(cluster: "Cluster", *, files: tuple[str, ...], against: str | None, new_name: str | None) -> None:
     """Measure two servers in turns, and say which is faster.
 
-    Exit status: 0 it came to a verdict, also that no difference was shown; 1 it was refused. Ctrl-C ends the command, not the Benchmark.
+    Exit status: 0 it came to a verdict, also that no difference was shown; 1 it was refused, or somebody has to act before it goes on (the Benchmark waits for that). Ctrl-C ends the command, not the Benchmark.
     """
     if len(files) > 2 or (len(files) == 2 and against is not None):
         raise click.UsageError("Two servers are compared: give one file, one with --against, or two.")
@@ -237,7 +239,7 @@ def _phase(benchmark: Json) -> str | None:
 
 
 def _follow(cluster: "Cluster", name: str) -> Json:
-    """Look until it has ended, and return it. Ctrl-C ends the command."""
+    """Look until it has ended, and return it. Ctrl-C ends the command, and so does what only somebody's hand can mend."""
     from draftmark.cli.benchmark_view import benchmark_tree
 
     screen = looking.screen_or_none()
@@ -256,9 +258,11 @@ def _follow(cluster: "Cluster", name: str) -> Json:
         with looking.live(screen, is_watched=True):
             view.show(benchmark_tree(seen))
             remark = looking.Remarks()
-            while _phase(seen) not in _ENDED:
+            stalled = 0
+            while _phase(seen) not in _ENDED and stalled < _STALLED_LOOKS:
                 looking.wait(_EVERY_S)
                 looking.try_again(look, remark)
+                stalled = stalled + 1 if _stalled(seen) is not None else 0
     except KeyboardInterrupt:
         click.echo(
             f"draftmark: {cluster.namespace}/{name} goes on. Look again with kubectl draftmark bench {name} -n "
@@ -266,7 +270,26 @@ def _follow(cluster: "Cluster", name: str) -> Json:
             err=True,
         )
         sys.exit(INTERRUPTED)
+    why = _stalled(seen)
+    if why is not None and _phase(seen) not in _ENDED:
+        fail(
+            f"{cluster.namespace}/{name} does not go on until somebody acts: {why} It waits for that; follow it again with "
+            f"kubectl draftmark bench {name} -n {cluster.namespace} --watch, or end it with kubectl delete {_RESOURCE} {name} "
+            f"-n {cluster.namespace}."
+        )
     return seen
+
+
+def _stalled(benchmark: Json) -> str | None:
+    """Why somebody has to act; None: nobody has to."""
+    if _phase(benchmark) is None:
+        return None
+    conditions = (benchmark.get("status") or {}).get("conditions") or ()
+    found = next((c for c in conditions if c.get("type") == "Stalled" and c.get("status") == "True"), None)
+    if found is None:
+        return None
+    text = f"{found.get('reason')}: {found.get('message')}"
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _tree_of(benchmark: Json) -> None:
