@@ -272,10 +272,32 @@ def test_a_result_that_cannot_be_read_is_a_clear_failure() -> None:
 
 
 def test_what_changed_meanwhile_gives_no_numbers() -> None:
-    world = World().started().progress(50).restart_target().result().settle()
+    world = World().started().progress(50).settle().restart_target().result().settle()
     assert (world.phase, world.reason) == ("Failed", "TargetChanged")
-    assert "results" not in world.status
     assert world.live_jobs() == []
+    assert_no_numbers(world)
+
+
+def assert_no_numbers(world: World) -> None:
+    """Neither in the status nor in an object that it is said of where the numbers are."""
+    assert "results" not in world.status
+    assert "report" not in world.status
+    assert not world.children.get("ConfigMap")
+    assert world.status["progress"]["percent"] == 50
+
+
+def test_a_result_that_does_not_count_goes_although_the_operator_dies() -> None:
+    for writes in range(1, 6):
+        world = World().started().progress(50).settle().restart_target().result().reconcile(dies_after=writes)
+        assert world.phase == "Failed"
+        assert_no_numbers(world.restart_operator().settle())
+
+
+def test_a_target_that_went_after_the_result_was_told_leaves_no_numbers() -> None:
+    world = World().started().progress(50).settle().result()
+    world.target = None
+    assert world.settle().reason == "TargetGone"
+    assert_no_numbers(world)
 
 
 @pytest.mark.parametrize("has_result", [False, True])
@@ -536,5 +558,8 @@ def test_any_order_of_events_ends_in_one_result_or_a_clear_failure(events: list[
     has_numbers = any("ttft" in r for r in world.status.get("results") or ())
     assert has_numbers == (world.phase == "Succeeded")
     assert world.condition("Complete")["message"]
+    world.settle()
+    kept = [name for name, item in world.children.get("ConfigMap", {}).items() if "result" in item.get("data", {})]
+    assert kept == (["first-result"] if has_numbers else [])
     # One that has told its result ends by itself.
     assert world.settle().live_jobs() in ([], [world.job] if has_numbers else [])

@@ -100,28 +100,35 @@ def _keep(seen: BenchmarkObservation, spec: BenchmarkSpec | Obstacle, now: datet
     given = spec.ttl_after_finished if isinstance(spec, BenchmarkSpec) else None
     ttl = given or configured.ttl_after_finished
     limit = configured.history_limit
+    has_report = "report" in seen.status
     is_outdated, after = limit is not None and seen.newer_finished >= limit, None
     if ttl is not None and (at := read_time(seen.status.get("finishedAt"))) is not None:
         left = at + timedelta(seconds=seconds_of(ttl)) - now
         is_outdated, after = is_outdated or left <= timedelta(0), left
     return BenchmarkDecision(
         # Who has told a result ends by itself. Another one would load the target for nothing.
-        prune=_leftovers(seen, with_jobs="report" not in seen.status),
+        prune=_leftovers(seen, with_jobs=not has_report, with_result=not has_report),
         requeue_after=None if is_outdated else after,
         is_settled=True,
         is_outdated=is_outdated,
     )
 
 
-def _leftovers(seen: BenchmarkObservation, *, with_jobs: bool = False) -> tuple[ObjectRef, ...]:
-    """What a Benchmark has no more use for."""
+def _leftovers(
+    seen: BenchmarkObservation, *, with_jobs: bool = False, with_result: bool = False
+) -> tuple[ObjectRef, ...]:
+    """What a Benchmark has no more use for.
+
+    Args:
+        with_result: Also what its Job has told: a number that does not count is not there to be read.
+    """
     kept = names.benchmark_result_name(seen.name)
     return tuple(
         _ref(seen, kind, item)
         for kind in (*_FOR_THE_RUN, *(("Job",) if with_jobs else ()))
         if kind not in seen.unread
         for item in seen.owned(kind)
-        if not (kind == "ConfigMap" and item["metadata"]["name"] == kept)
+        if not (kind == "ConfigMap" and item["metadata"]["name"] == kept and not with_result)
         and not (kind == "Job" and _ended(item) is not None)
         and not item["metadata"].get("deletionTimestamp")
     )
@@ -238,7 +245,7 @@ def _finish(
     elif (progress := seen.status.get("progress")) is not None:
         told["progress"] = progress
     return BenchmarkDecision(
-        prune=_leftovers(seen, with_jobs=step.is_dropped),
+        prune=_leftovers(seen, with_jobs=step.is_dropped, with_result=end.result is None),
         told=told,
         refused=_refused(looked.obstacle) if not was_begun else None,
         reason=(end.code, end.message),
