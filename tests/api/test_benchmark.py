@@ -69,6 +69,11 @@ def _url(good: str, bad: str) -> Case:
     return _of("target", {**URL, "url": good}, {**URL, "url": bad}, "http://[a-z]")
 
 
+def _workloads(count: int) -> list[Object]:
+    return [{"name": f"w{n}", "preset": "chat"} for n in range(count)]
+
+
+COMPARED: Object = {"target": {"service": "other"}}
 _PATTERN = "should match"
 BENCHMARK_CASES: tuple[Case, ...] = (
     Case(name="name", accepted=benchmark("a" * 40), rejected=benchmark("a" * 41), fragment="longer than 40"),
@@ -156,6 +161,18 @@ BENCHMARK_CASES: tuple[Case, ...] = (
         rejected=benchmark(compare={"target": {"service": "other"}, "rounds": 6}, repetitions=3),
         fragment="a comparison has compare.rounds",
     ),
+    Case(
+        name="rows of a comparison",
+        accepted=benchmark(compare=COMPARED, workloads=_workloads(8), concurrency=[1, 2, 4, 8]),
+        rejected=benchmark(compare=COMPARED, workloads=_workloads(8), concurrency=[1, 2, 4, 8, 16]),
+        fragment=f"a result has one row for each workload, load (concurrency or requestRate) and target, at most {MAX_ROWS}",
+    ),
+    Case(
+        name="rows of a comparison at rates",
+        accepted=benchmark(compare=COMPARED, workloads=_workloads(4), requestRate=[1] * 8),
+        rejected=benchmark(compare=COMPARED, workloads=_workloads(5), requestRate=[1] * 8),
+        fragment="a comparison has two targets",
+    ),
     *_bounds("compare.rounds", 6, 64, compare={"target": {"service": "other"}}),
     *_bounds("compare.equalWithinPercent", 1, 50, compare={"target": {"service": "other"}}),
     _of("duration", "1s", "0s", "duration is out of bounds"),
@@ -224,6 +241,12 @@ def test_the_definition_is_bounded_and_its_columns_point_at_fields() -> None:
     paths = {f".{path}" for path, _ in walk(schema["status"], "status")}
     assert {columns[name] for name in ("Phase", "Progress", "Started", "Finished")} <= paths
     assert benchmark_crd()["spec"]["names"]["shortNames"] == ["bench"]
+
+
+def test_the_most_that_one_target_and_two_may_be_asked_is_accepted() -> None:
+    assert refusal(benchmark(workloads=_workloads(MAX_WORKLOADS), concurrency=[1] * MAX_LOADS)) is None
+    # The four loads that it has when it says nothing.
+    assert refusal(benchmark(workloads=_workloads(MAX_WORKLOADS), compare=COMPARED)) is None
 
 
 def test_there_is_a_row_for_each_cell() -> None:

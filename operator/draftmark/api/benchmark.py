@@ -30,7 +30,7 @@ DEFAULT_REQUEST_TIMEOUT_S: Final = 120
 
 MAX_WORKLOADS: Final = 8
 MAX_LOADS: Final = 8
-#: Rows of the status; `spec` allows no more cells.
+#: Rows of the status; `spec` allows no more cells, those of both targets counted.
 MAX_ROWS: Final = MAX_WORKLOADS * MAX_LOADS
 
 #: Host name of a Service of the same namespace, and its port.
@@ -230,6 +230,12 @@ class ResultStore(ApiModel):
     """A folder of a claim. Default: the ConfigMap <name>-result."""
 
 
+def _rows(spec: "BenchmarkSpec") -> int:
+    """Rows of a result: cells of all targets."""
+    loads = spec.concurrency or spec.request_rate or DEFAULT_CONCURRENCY
+    return len(spec.workloads or ("chat",)) * len(loads) * (2 if spec.compare is not None else 1)
+
+
 class BenchmarkSpec(ApiModel):
     """What is measured, under which load, and what is held against it."""
 
@@ -294,6 +300,11 @@ class BenchmarkSpec(ApiModel):
             cel="!(has(self.repetitions) && has(self.compare))",
             holds=lambda s: s.repetitions is None or s.compare is None,
             message="a comparison has compare.rounds: remove repetitions",
+        ),
+        Rule(
+            cel=f"(has(self.workloads) ? self.workloads.size() : 1) * (has(self.concurrency) ? self.concurrency.size() : has(self.requestRate) ? self.requestRate.size() : {len(DEFAULT_CONCURRENCY)}) * (has(self.compare) ? 2 : 1) <= {MAX_ROWS}",
+            holds=lambda s: _rows(s) <= MAX_ROWS,
+            message=f"a result has one row for each workload, load (concurrency or requestRate) and target, at most {MAX_ROWS}, and these are more: a comparison has two targets, so write at most {MAX_ROWS // 2} of workloads times loads, or make several Benchmarks",
         ),
         Rule(
             cel="!has(self.duration) || duration(self.duration) >= duration('1s') && duration(self.duration) <= duration('4h')",
