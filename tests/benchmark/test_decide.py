@@ -16,7 +16,7 @@ from draftmark.measure.result import Refusal
 from draftmark.observation import Observation
 from tests import specs
 from tests.benchmark.world import World, benchmark, difference, result_of, row, serving, winner
-from tests.specs import Object
+from tests.specs import T0, Object
 
 RUN = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "ConfigMap", "Job")
 SATURATED = Refusal(code="ClientSaturated", message="The client had too little CPU.", is_failure=False)
@@ -426,6 +426,27 @@ def test_a_program_that_does_not_start_is_told_and_given_up(waiting: Object, rea
     world.wait(minutes=1).settle()
     assert (world.phase, world.reason, world.live_jobs()) == ("Failed", reason, [])
     assert world.writes["create Job"] == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "told"),
+    [
+        (
+            '0/2 nodes are available: persistentvolumeclaim "prompts" not found. preemption: 0/2 nodes are available.',
+            "ContainerConfigFailed",
+            "PersistentVolumeClaim 'prompts', which is not there. Create the Secret, ConfigMap or claim",
+        ),
+        ("0/2 nodes are available: 2 Insufficient cpu.", "Unschedulable", "2 Insufficient cpu. Add or free nodes"),
+    ],
+)
+def test_what_keeps_its_pod_from_a_node_is_told(said: str, reason: str, told: str) -> None:
+    world = World().settle()
+    pod = specs.unschedulable_pod("", said, name="waits", since=T0)
+    world.pods = ({**pod, "metadata": {**pod["metadata"], "labels": {names.LABEL_JOB: world.job}}},)
+    world.settle()
+    assert (world.phase, world.reason) == ("Running", reason)
+    assert told in world.condition("Complete")["message"]
+    assert world.condition("Stalled")["status"] == str(reason == "ContainerConfigFailed")
 
 
 def test_the_words_of_a_program_that_broke_off_are_told() -> None:

@@ -1,5 +1,6 @@
 """A Benchmark as one pure function: what was seen of it and of its targets, and what is to be done about it."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -47,6 +48,9 @@ _HINTS: Final[Mapping[str, str]] = {
     "Unschedulable": "Add or free nodes, ask for less (resources), or correct nodeSelector and tolerations in another Benchmark.",
 }
 _PULL: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+#: How the scheduler says that a claim is not there. Source: kubernetes/pkg/scheduler/framework/plugins/volumebinding, whose
+#: words for it are those of the API server's NotFound.
+_NO_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -524,7 +528,10 @@ def _hindered(pods: list[Json]) -> Obstacle | None:
             code, what = "ImagePullFailed", f"The load generator's image cannot be pulled: {said}"
         elif reason in _CONFIG:
             code, what = "ContainerConfigFailed", f"The load generator's container cannot be created: {said}"
-        elif lonely := unscheduled([pod]):
+        elif (lonely := unscheduled([pod])) and (missing := _NO_CLAIM.search(lonely[0].message)) is not None:
+            code = "ContainerConfigFailed"
+            what = f"The load generator waits for PersistentVolumeClaim '{missing[1]}', which is not there."
+        elif lonely:
             code, what = "Unschedulable", f"The load generator finds no node: {sentence(lonely[0].message)}"
         else:
             continue
