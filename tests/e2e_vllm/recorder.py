@@ -5,6 +5,7 @@
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
     made: Any = Vllm
     made.launch = recorded
-    made.__init__.__defaults__ = (Vllm().name, version)
+    made.__init__.__defaults__ = tuple(version if f.name == "default_version" else f.default for f in fields(Vllm))
     # The registry's own was made before; frozen means that nothing else may do this.
     object.__setattr__(ENGINES["vllm"], "default_version", version)
