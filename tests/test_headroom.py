@@ -78,6 +78,8 @@ def test_each_workload_has_its_own() -> None:
     ("item", "words"),
     [
         (benchmark(row(4, holds=None)), "no objectives"),
+        # A comparison's rows stand although an objective's percentile has too few samples.
+        ({**benchmark(row(4, holds=None)), "spec": {"objectives": {"ttft": {"p99": "2s"}}}}, "too few samples"),
         (with_target(benchmark(row(4)), replicas=3), "measured 3 replicas together"),
         (with_target(benchmark(row(4)), replicas=None), "an unknown number of replicas"),
     ],

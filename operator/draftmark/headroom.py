@@ -91,10 +91,12 @@ def _measured(benchmark: Json, labelled: tuple[str, Mapping[str, Any]]) -> dict[
     rows = [row for row in status.get("results") or () if row.get("target") == label]
     judged = [row for row in rows if row.get("holdsObjectives") is not None]
     if not judged:
-        return {
-            **told,
-            "message": f"Benchmark '{name}' has no objectives, so no capacity follows. Write spec.objectives.",
-        }
+        why = (
+            "has objectives, but too few samples of what they bound. Measure longer, or bound lower percentiles."
+            if (benchmark.get("spec") or {}).get("objectives")
+            else "has no objectives, so no capacity follows. Write spec.objectives."
+        )
+        return {**told, "message": f"Benchmark '{name}' {why}"}
     workloads = sorted({str(row["workload"]) for row in judged})
     return {
         **told,

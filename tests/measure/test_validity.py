@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import pytest
 
-from draftmark.measure.order import Lengths, Load, OrderedWorkload
+from draftmark.measure.order import Bounds, Lengths, Load, OrderedObjectives, OrderedWorkload
 from draftmark.measure.samples import Block, Client, Reading, Sample
 from draftmark.measure.validity import OF_A_ROW, OF_THE_RUN, Cell, refuse_row, refuse_run, unchecked
 from tests.measure.seen import (
@@ -242,6 +242,31 @@ def test_each_block_of_a_comparison_needs_a_median() -> None:
     assert code(cell(few)) is None
     both = order(compared=True, repetitions=3)
     assert code(cell(few, asked=both)) == "TooFewSamples"
+
+
+def test_an_objective_whose_percentile_is_not_known_is_not_taken_for_held() -> None:
+    """Three blocks have some 300 answers, and a p99 needs 368."""
+
+    def seen(change: Change = lambda b: b, **bounds: Bounds) -> Cell:
+        return cell(change, asked=order(objectives=OrderedObjectives(**bounds)))
+
+    refusal = refuse_row(seen(itl=Bounds(p50=25), ttft=Bounds(p50=250, p99=400)))
+    assert refusal is not None
+    assert (refusal.code, refusal.is_failure) == ("TooFewSamples", False)
+    count = sum(len(b.samples) for b in seen().blocks)
+    assert refusal.message.startswith(f"{count} samples of TTFT in all repetitions together; the p99 that objectives.ttft ")
+    assert "needs 368. Measure longer, more requests, or bound a lower percentile" in refusal.message
+    assert code(seen(ttft=Bounds(p90=250), itl=Bounds(p50=25), e2e=Bounds(p90=2000))) is None
+    # That it is not held is known all the same.
+    assert code(seen(ttft=Bounds(p99=400), e2e=Bounds(p50=500))) is None
+    # Answers of one token have no time between tokens.
+    asked = order(objectives=OrderedObjectives(itl=Bounds(p50=25)))
+    single = samples(lambda s: replace(s, last=s.first or 0, output_tokens=1, asked_tokens=1))
+    without = cell(lambda b: replace(single(b), readings=()), asked=asked)
+    assert code(without) == "TooFewSamples"
+    # What a comparison shows are differences.
+    both = order(compared=True, repetitions=3, objectives=OrderedObjectives(ttft=Bounds(p99=400)))
+    assert code(cell(asked=both)) is None
 
 
 def test_scatter_is_told_with_the_latency_and_its_medians() -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "CONFIDENCE",
     "METRICS",
     "MIN_SAMPLES",
+    "PERCENTILES",
     "Floats",
     "Metric",
     "Requests",
@@ -66,7 +67,7 @@ METRICS: Final[tuple[Metric, ...]] = ("ttft", "itl", "e2e", "output_tokens_per_s
 #: Of the intervals of rows.
 CONFIDENCE: Final = 0.95
 _ABOVE_PERCENTILE: Final = 0.975
-_PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _MS: Final = 1000.0
 _GB: Final = 1e9
 
@@ -79,7 +80,7 @@ def min_samples(quantile: float) -> int:
 
 
 #: Samples that a percentile needs: 6, 36 and 368.
-MIN_SAMPLES: Final = {name: min_samples(quantile) for name, quantile in _PERCENTILES.items()}
+MIN_SAMPLES: Final = {name: min_samples(quantile) for name, quantile in PERCENTILES.items()}
 
 
 def length_tolerance(asked_tokens: int) -> int:
@@ -337,7 +338,7 @@ def latency(parts: Sequence[Floats]) -> Latency:
     """Of milliseconds, one array per repetition."""
     everything = np.concatenate(parts)
     found: dict[str, Interval] = {}
-    for name, quantile in _PERCENTILES.items():
+    for name, quantile in PERCENTILES.items():
         if len(everything) >= MIN_SAMPLES[name]:
             found[name] = _interval(parts, partial(_pooled_quantile, quantile))
     return Latency(p50=found.get("p50"), p90=found.get("p90"), p99=found.get("p99"), mean=float(everything.mean()))
@@ -398,7 +399,7 @@ def _holds(objectives: OrderedObjectives, ttft: Latency, itl: Latency | None, e2
     """False: a bound is exceeded. None: none of those that are known is, and one is not known."""
     is_unknown = False
     for bounds, latency in ((objectives.ttft, ttft), (objectives.itl, itl), (objectives.e2e, e2e)):
-        for name in _PERCENTILES:
+        for name in PERCENTILES:
             bound: float | None = getattr(bounds, name)
             if bound is None:
                 continue

@@ -18,6 +18,7 @@ from draftmark.measure.order import Lengths, Load, Order, OrderedTarget, Ordered
 from draftmark.measure.result import Refusal
 from draftmark.measure.rows import (
     MIN_SAMPLES,
+    PERCENTILES,
     Floats,
     is_answered,
     is_cut,
@@ -307,7 +308,37 @@ def _has_few_samples(cell: Cell) -> str | None:
         return f"{len(cell.answered)} answers in all repetitions together; a median needs {needed}. {way_out}"
     elif fewest == 0:
         return f"no answer in one of {len(cell.blocks)} repetitions; each needs one. {way_out}"
+    else:
+        return _cannot_be_judged(cell)
     return None
+
+
+def _cannot_be_judged(cell: Cell) -> str | None:
+    """An objective bounds a percentile that is not known, and no other bound is exceeded. A comparison shows differences, and
+    objectives decide nothing there."""
+    objectives = cell.order.objectives
+    if objectives is None:
+        return None
+    parts = [read_block(block) for block in cell.blocks]
+    unknown: str | None = None
+    for name, bounds, values in (
+        ("ttft", objectives.ttft, [p.ttft for p in parts]),
+        ("itl", objectives.itl, [p.itl for p in parts]),
+        ("e2e", objectives.e2e, [p.e2e for p in parts]),
+    ):
+        seen = np.concatenate(values)
+        for percentile, quantile in PERCENTILES.items():
+            bound: float | None = getattr(bounds, percentile)
+            if bound is None:
+                continue
+            if len(seen) < MIN_SAMPLES[percentile]:
+                unknown = unknown or (
+                    f"{len(seen)} samples of {name.upper()} in all repetitions together; the {percentile} that objectives.{name} "
+                    f"bounds needs {MIN_SAMPLES[percentile]}. Measure longer, more requests, or bound a lower percentile"
+                )
+            elif float(np.quantile(seen, quantile)) > bound:
+                return None
+    return unknown
 
 
 def _is_buffered(cell: Cell) -> str | None:
