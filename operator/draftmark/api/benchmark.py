@@ -5,7 +5,8 @@ the same one after the first was deleted.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
@@ -201,6 +202,23 @@ class Percentiles(ApiModel):
     p90: ShortDuration | None = None
     p99: ShortDuration | None = None
 
+    rules: ClassVar = (
+        Rule(
+            cel="has(self.p50) || has(self.p90) || has(self.p99)",
+            holds=lambda p: any(bound is not None for bound in (p.p50, p.p90, p.p99)),
+            message="an objective without a bound is held by everything: write p50, p90 or p99, or remove it",
+        ),
+        Rule(
+            cel="(!has(self.p50) || !has(self.p90) || duration(self.p50) <= duration(self.p90)) && (!has(self.p90) || !has(self.p99) || duration(self.p90) <= duration(self.p99)) && (!has(self.p50) || !has(self.p99) || duration(self.p50) <= duration(self.p99))",
+            holds=lambda p: _ascend(tuple(milliseconds_of(b) for b in (p.p50, p.p90, p.p99) if b is not None)),
+            message="a lower percentile has the higher bound, which a higher percentile would exceed first: write p50 <= p90 <= p99",
+        ),
+    )
+
+
+def _ascend(bounds: Sequence[float]) -> bool:
+    return all(lower <= higher for lower, higher in pairwise(bounds))
+
 
 class Objectives(ApiModel):
     """What users shall see. A request is good when it is below the tightest bound of each latency named here."""
@@ -211,6 +229,14 @@ class Objectives(ApiModel):
     """Mean time between tokens of a request."""
     e2e: Annotated[Percentiles | None, Field(alias="e2e")] = None  # not e2E
     """Time to the last token."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="has(self.ttft) || has(self.itl) || has(self.e2e)",
+            holds=lambda o: any(latency is not None for latency in (o.ttft, o.itl, o.e2e)),
+            message="objectives without one are held by everything: write ttft, itl or e2e, or remove objectives",
+        ),
+    )
 
 
 class Comparison(ApiModel):
