@@ -232,6 +232,17 @@ def test_rows_with_numbers_stay_beside_those_without() -> None:
     assert (world.phase, world.reason) == ("Failed", "TooManyErrors")
 
 
+def test_what_was_not_checked_stands_with_the_numbers() -> None:
+    said = "Not checked of target: other load."
+    world = World().started().result(unchecked=(said,)).settle()
+    assert world.condition("Complete")["message"] == f"4 rows measured. {said}"
+    some = (row(), row(load="concurrency 4", refusal=BROKEN))
+    world = World().started().result(unchecked=(said,), rows=some).settle()
+    assert world.condition("Complete")["message"].endswith(f"requests failed. {said}")
+    world = World().started().result(unchecked=(said,), rows=some[1:]).settle()
+    assert said not in world.condition("Complete")["message"]
+
+
 @pytest.mark.parametrize(
     ("verdicts", "phase", "reason"),
     [

@@ -53,6 +53,16 @@ def test_a_run_of_one_target_gives_its_rows() -> None:
     assert result.targets[0].facts.engine == "vllm"
 
 
+def test_what_could_not_be_checked_is_told_beside_the_notes() -> None:
+    asked = order(notes="the user's own")
+    result = result_of(asked, measured(asked, change=lambda seen: replace(seen, readings=())))
+    assert result.rows[0].refusal is None
+    (said,) = result.unchecked
+    assert said.startswith("Not checked of target: other load (no metric of requests under way), restarts")
+    assert result.notes == f"the user's own\n{said}"
+    assert result_of(asked, measured(asked)).unchecked == ()
+
+
 def test_the_result_survives_json() -> None:
     asked = order(compared=True)
     result = result_of(asked, measured(asked, slower=1.3))

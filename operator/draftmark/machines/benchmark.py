@@ -298,6 +298,8 @@ def _conclude(result: Result) -> Finished:
     """What a result says as a whole."""
     if (refusal := result.refusal) is not None:
         return _refused(refusal, result, "")
+    # Of numbers that stand.
+    not_checked = "".join(f" {sentence}" for sentence in result.unchecked)
     refused = [row for row in result.rows if row.refusal is not None]
     worst = next((r.refusal for r in refused if r.refusal is not None and r.refusal.is_failure), None)
     first = worst or (refused[0].refusal if refused else None)
@@ -305,7 +307,10 @@ def _conclude(result: Result) -> Finished:
         told = f"{len(refused)} of {len(result.rows)} rows have no numbers. "
         # Some numbers stand: it ran.
         is_failure = first.is_failure and len(refused) == len(result.rows)
-        return _refused(first.model_copy(update={"is_failure": is_failure}), result, told)
+        words = first.message
+        if not_checked and len(refused) < len(result.rows):
+            words = f"{words.removesuffix('.')}.{not_checked}"
+        return _refused(first.model_copy(update={"is_failure": is_failure, "message": words}), result, told)
     if not result.rows:
         return _refused(Refusal(code="NoRows", message="There is not one row.", is_failure=True), result, "")
     if len(result.targets) > 1 and all(d.verdict == "Inconclusive" for d in result.differences):
@@ -313,9 +318,9 @@ def _conclude(result: Result) -> Finished:
             "The noise is larger than any difference that was looked for, so nothing is shown. Compare longer "
             "(duration, compare.rounds), with less else on the nodes, or ask for less (compare.equalWithinPercent)."
         )
-        return Finished(phase="Inconclusive", code="NoDifferenceShown", message=message, result=result)
+        return Finished(phase="Inconclusive", code="NoDifferenceShown", message=f"{message}{not_checked}", result=result)
     rows = f"{len(result.rows)} row{'' if len(result.rows) == 1 else 's'}"
-    return Finished(phase="Succeeded", code="Succeeded", message=f"{rows} measured.", result=result)
+    return Finished(phase="Succeeded", code="Succeeded", message=f"{rows} measured.{not_checked}", result=result)
 
 
 def _refused(refusal: Refusal, result: Result, told: str) -> Finished:

@@ -33,6 +33,7 @@ def evaluate(
     """
     cells = _cells(order, blocks)
     refusal = refuse_run(cells)
+    not_checked = unchecked(cells)
     rows = [_row(cell, refusal) for cell in cells]
     differences, winners, more = _compare(order, cells, rows) if len(order.targets) == 2 else ((), (), ())
     return Result(
@@ -52,7 +53,8 @@ def evaluate(
         differences=differences,
         winners=winners,
         refusal=refusal,
-        notes="\n".join(part for part in (order.notes, *notes, *unchecked(cells), *more) if part),
+        unchecked=not_checked,
+        notes="\n".join(part for part in (order.notes, *notes, *not_checked, *more) if part),
     )
 
 

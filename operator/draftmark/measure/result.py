@@ -125,6 +125,8 @@ class Result(Document):
     winners: tuple[Winner, ...] = ()
     refusal: Refusal | None = None
     """Of the whole: not None means that no row has numbers."""
+    unchecked: tuple[str, ...] = ()
+    """What could not be checked, one sentence per target; `notes` has them, too."""
     notes: str = ""
 
 
