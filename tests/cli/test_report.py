@@ -150,10 +150,9 @@ async def test_a_result_that_is_not_the_benchmarks_is_refused(
             ),
             "ended without a result: Failed, TokenizerNotFound: No such file.",
         ),
-        (benchmarks.succeeded(report={"claim": "results", "sha256": "0"}), "on claim results"),
         (benchmarks.succeeded(report={"configMap": "gone", "sha256": "0"}), '"gone" not found'),
     ],
-    ids=["running", "not seen", "failed", "on a claim", "config map gone"],
+    ids=["running", "not seen", "failed", "config map gone"],
 )
 async def test_a_benchmark_without_a_result_says_why(cluster: Commands, item: Json, told: str) -> None:
     cluster.api.add(BENCHMARKS, item)

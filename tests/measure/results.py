@@ -29,7 +29,7 @@ GONE = Refusal(
 FACTS = {
     "target": TargetFacts(
         service="test-a", revision="aaaaaaaa", engine="test-engine", version="1.0", quantization="none", layout="1 GPU",
-        hardware="TEST-GPU", replicas=1, images=("registry.test/a@sha256:00",), peak_memory_gb=10.0,
+        hardware="TEST-GPU", replicas=1, images=("registry.test/a@sha256:00",),
     ),
     # Of a server behind a URL little is known.
     "compared": TargetFacts(),
@@ -62,6 +62,7 @@ def row(concurrency: int, *, factor: float = 1.0, **changes: Any) -> Row:
         "output_tokens": 150.0,
         "scatter_percent": 2.0,
         "kv_use_percent": 12.5,
+        "peak_memory_gb": 10.0 if changes.get("target") != "compared" else None,
         "client_cpu_percent": 20.0,
     }
     fields = {"target": "target", "workload": "chat", "samples": 300, "errors": 0, **numbers, **changes}

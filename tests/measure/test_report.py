@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from draftmark.measure.order import Load
+from draftmark.measure.order import Bounds, Load, OrderedObjectives
 from draftmark.measure.report import CSV_COLUMNS, TBD, csv_text, decimal, make_report, markdown
 from draftmark.measure.result import Result
 from tests.measure.golden_report_cases import report_files
@@ -51,9 +51,24 @@ def test_a_row_that_was_measured() -> None:
     }  # fmt: skip
 
 
-def test_a_rows_own_memory_comes_first() -> None:
+def test_memory_is_told_to_the_megabyte() -> None:
     (line,) = lines_of(result(rows=(row(4, peak_memory_gb=12.3456),)))
     assert line["peak_mem_gb"] == "12.346"
+
+
+def test_runs_are_told_with_what_their_goodput_holds_to() -> None:
+    made = result()
+    bounds = OrderedObjectives(ttft=Bounds(p50=200, p99=1500.5), e2e=Bounds(p90=4000))
+    shared = made.order.workloads[0].model_copy(update={"name": "docs", "shared_prefix_tokens": 2048})
+    workloads = (*made.order.workloads, shared)
+    order = made.order.model_copy(
+        update={"objectives": bounds, "workloads": workloads, "duration_s": None, "requests": 400}
+    )
+    told = {line[0]: line[1] for line in make_report([made.model_copy(update={"order": order})]).runs.rows}
+    assert told["objectives"] == "TTFT p50 200 ms, TTFT p99 1500.5 ms, E2E p90 4000 ms"
+    assert (told["shared prefix"], told["length of each"]) == ("docs: 2048 tokens", "400 requests")
+    bare = make_report([made.model_copy(update={"order": order.model_copy(update={"objectives": None})})])
+    assert ("objectives", "-") in bare.runs.rows
 
 
 def test_what_was_not_measured_reads_tbd() -> None:
@@ -63,6 +78,7 @@ def test_what_was_not_measured_reads_tbd() -> None:
         output_tokens_per_second=None,
         prompt_tokens=None,
         output_tokens=None,
+        peak_memory_gb=None,
     )
     measured = result(rows=(bare.model_copy(update={"target": "compared"}),), is_compared=True)
     line = next(line for line in lines_of(measured) if "test-b" in line["notes"])

@@ -254,7 +254,9 @@ def test_an_objective_whose_percentile_is_not_known_is_not_taken_for_held() -> N
     assert refusal is not None
     assert (refusal.code, refusal.is_failure) == ("TooFewSamples", False)
     count = sum(len(b.samples) for b in seen().blocks)
-    assert refusal.message.startswith(f"{count} samples of TTFT in all repetitions together; the p99 that objectives.ttft ")
+    assert refusal.message.startswith(
+        f"{count} samples of TTFT in all repetitions together; the p99 that objectives.ttft "
+    )
     assert "needs 368. Measure longer, more requests, or bound a lower percentile" in refusal.message
     assert code(seen(ttft=Bounds(p90=250), itl=Bounds(p50=25), e2e=Bounds(p90=2000))) is None
     # That it is not held is known all the same.

@@ -48,14 +48,9 @@ def from_cluster(cluster: "Cluster", name: str) -> Result:
         fail(
             f"{where} has no result yet (phase {phase or 'not set'}). Wait for it with kubectl draftmark bench {name} --watch."
         )
-    if not report:
+    if not (config_map := report.get("configMap")):
         reason, message = reason_of(status)
         fail(f"{where} ended without a result: {phase}, {reason}: {message}")
-    config_map = report.get("configMap")
-    if not config_map:
-        fail(
-            f"the result of {where} is on claim {report.get('claim')}. Copy the file from there, and give it with --filename."
-        )
     text = (cluster.get(CONFIG_MAPS, config_map).get("data") or {}).get("result")
     if not isinstance(text, str):
         fail(f"ConfigMap '{config_map}' of {where} has no key 'result'. The result is lost: run the Benchmark again.")

@@ -318,7 +318,9 @@ def _conclude(result: Result) -> Finished:
             "The noise is larger than any difference that was looked for, so nothing is shown. Compare longer "
             "(duration, compare.rounds), with less else on the nodes, or ask for less (compare.equalWithinPercent)."
         )
-        return Finished(phase="Inconclusive", code="NoDifferenceShown", message=f"{message}{not_checked}", result=result)
+        return Finished(
+            phase="Inconclusive", code="NoDifferenceShown", message=f"{message}{not_checked}", result=result
+        )
     rows = f"{len(result.rows)} row{'' if len(result.rows) == 1 else 's'}"
     return Finished(phase="Succeeded", code="Succeeded", message=f"{rows} measured.{not_checked}", result=result)
 

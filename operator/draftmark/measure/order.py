@@ -74,7 +74,6 @@ class TargetFacts(Document):
     hardware: str | None = None
     replicas: int | None = None
     images: tuple[str, ...] = ()
-    peak_memory_gb: float | None = None
 
 
 class AcceleratorMemory(Document):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Final, Literal
 
+from draftmark.measure.order import Order, OrderedObjectives
 from draftmark.measure.result import METRIC_NAMES, Difference, Interval, Latency, MeasuredTarget, Refusal, Result, Row
 
 __all__ = [
@@ -291,6 +292,9 @@ def _runs_table(series: Sequence[Series]) -> Table:
                 ("images", ", ".join(map(plain, facts.images)) or TBD),
                 ("load generator", plain(result.tool)),
                 ("repetitions", str(result.order.repetitions)),
+                ("length of each", _length(result.order)),
+                ("shared prefix", _shared_prefixes(result.order)),
+                ("objectives", _objectives(result.order.objectives)),
                 ("began", plain(result.began)),
                 ("ended", plain(result.ended)),
                 ("result", _whole(result)),
@@ -303,6 +307,30 @@ def _runs_table(series: Sequence[Series]) -> Table:
         if columns
         else (),
     )
+
+
+def _length(order: Order) -> str:
+    return f"{order.requests} requests" if order.duration_s is None else f"{order.duration_s:g} s"
+
+
+def _shared_prefixes(order: Order) -> str:
+    """Of which workload, and how long."""
+    found = [(plain(w.name), w.shared_prefix_tokens) for w in order.workloads if w.shared_prefix_tokens]
+    return ", ".join(f"{name}: {tokens} tokens" for name, tokens in found) or "-"
+
+
+def _objectives(objectives: OrderedObjectives | None) -> str:
+    """Their bounds: goodput and what is held say nothing without them."""
+    latencies = (
+        () if objectives is None else (("TTFT", objectives.ttft), ("ITL", objectives.itl), ("E2E", objectives.e2e))
+    )
+    told = []
+    for name, bounds in latencies:
+        for percentile in PERCENTILES:
+            bound: float | None = getattr(bounds, percentile)
+            if bound is not None:
+                told.append(f"{name} {percentile} {bound:g} ms")
+    return ", ".join(told) or "-"
 
 
 def _whole(result: Result) -> str:
@@ -367,20 +395,13 @@ def _lines(series: Series, row: Row | None, *, has_objectives: bool) -> list[tup
     lines.append(("output tokens (mean)", decimal(row.output_tokens if row else None)))
     lines.append(("scatter (%)", decimal(row.scatter_percent if row else None)))
     lines.append(("KV cache in use, highest (%)", decimal(row.kv_use_percent if row else None)))
-    lines.append(("peak memory (GB)", decimal(_peak_memory(series, row))))
+    lines.append(("peak memory (GB)", decimal(row.peak_memory_gb if row else None)))
     lines.append(("CPU of the load generator (%)", decimal(row.client_cpu_percent if row else None)))
     return lines
 
 
 def _yes_no(value: bool | None) -> str:
     return TBD if value is None else "yes" if value else "NO"
-
-
-def _peak_memory(series: Series, row: Row | None) -> float | None:
-    """Of the row, else of the whole measurement."""
-    if row is None:
-        return None
-    return row.peak_memory_gb if row.peak_memory_gb is not None else series.target.facts.peak_memory_gb
 
 
 # CSV
@@ -432,7 +453,7 @@ def _csv_cells(series: Series, row: Row | None, count: int) -> list[str]:
         _csv_number(numbers.output_tokens if numbers else None),
         _csv_number(ttft.value if ttft else None),
         _csv_number(rate.value if rate else None),
-        _csv_number(_peak_memory(series, numbers)),
+        _csv_number(numbers.peak_memory_gb if numbers else None),
         plain("; ".join(notes)),
     ]
 
