@@ -49,6 +49,6 @@ def test_a_name_without_an_address_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", nothing)
-    with pytest.raises(RunRefused, match="has no address") as refused:
+    with pytest.raises(RunRefused, match=r"has no address: .* Create the Service, or correct target\.url") as refused:
         check_address("http://nowhere.default.svc")
     assert refused.value.refusal.code == "TargetUnreachable"

@@ -258,7 +258,8 @@ async def test_a_target_without_the_model_is_a_failure_in_words(model: Path, tmp
     assert ended.result is not None
     assert ended.result.refusal is not None
     assert (ended.result.refusal.code, ended.result.rows) == ("ModelMissing", ())
-    assert "tiny" in ended.result.refusal.message
+    assert f"serves {MODEL}, not another. " in ended.result.refusal.message
+    assert "correct target.model of a target by url; an InferenceService" in ended.result.refusal.message
 
 
 async def test_a_tokenizer_that_is_not_the_engines_is_a_failure_in_words(model: Path, tmp_path: Path) -> None:

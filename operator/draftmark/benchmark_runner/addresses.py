@@ -22,17 +22,25 @@ def check_address(url: str, *, allow_loopback: bool = False) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None or parts.username is not None:
-        raise RunRefused("TargetRefused", f"{url} is no http:// URL of a server in the cluster.")
+        raise RunRefused(
+            "TargetRefused",
+            f"{url} is no http:// URL of a server in the cluster. Write http://SERVICE:PORT of a Service of the namespace.",
+        )
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except OSError as error:
         raise RunRefused(
-            "TargetUnreachable", f"{parts.hostname} has no address: {error.strerror or error}. Is the Service there?"
+            "TargetUnreachable",
+            f"{parts.hostname} has no address: {error.strerror or error}. Create the Service, or correct target.url.",
         ) from None
     for address in _addresses(str(each[4][0]) for each in found):
         refused = address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
         if refused or (address.is_loopback and not allow_loopback):
-            raise RunRefused("TargetRefused", f"{parts.hostname} is {address}, to which no load is sent.")
+            raise RunRefused(
+                "TargetRefused",
+                f"{parts.hostname} is {address}, to which no load is sent: it is no address of a pod or a Service. Name a Service "
+                "whose endpoints are pods.",
+            )
 
 
 def _addresses(texts: Iterable[str]) -> Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]:

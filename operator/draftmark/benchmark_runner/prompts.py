@@ -193,4 +193,8 @@ def _line(workload: OrderedWorkload, tokenizer: Tokenizer, number: int, line: st
 
 
 def _unreadable(workload: OrderedWorkload, why: str) -> RunRefused:
-    return RunRefused("DatasetUnreadable", f"The dataset of workload {workload.name} {why}.")
+    return RunRefused(
+        "DatasetUnreadable",
+        f'The dataset of workload {workload.name} {why}. It needs one JSON object per line with its text in "prompt", in UTF-8, '
+        f"at most {MAX_PROMPTS} lines and {MAX_DATASET_BYTES} bytes: correct the file, and make another Benchmark.",
+    )

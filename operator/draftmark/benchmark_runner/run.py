@@ -147,7 +147,11 @@ class Run:
             except ClockStepped as stepped:
                 self._repeated += 1
                 if self._repeated > MOST_REPEATED:
-                    raise RunRefused("ClockStepped", f"{stepped}, again and again: no time can be told here.") from None
+                    raise RunRefused(
+                        "ClockStepped",
+                        f"{stepped}, again and again: no time can be told here. "
+                        "Let the node's clock run evenly (its time service may slew it, not step it), or measure from another node (nodeSelector).",
+                    ) from None
 
     async def _once(self, stretch: Stretch, prepared: _Prepared) -> Block | None:
         stage: Literal["WarmUp", "Measuring"] = "WarmUp" if stretch.is_warm_up else "Measuring"
@@ -303,10 +307,15 @@ async def _check_model(target: OrderedTarget) -> None:
                 raise RunRefused(
                     "ModelMissing",
                     f"{target.url} serves {', '.join(sorted(names)[:8]) or 'no model'}, not {target.model}. "
-                    "Correct target.model.",
+                    "It must serve what is measured under that name: correct target.model of a target by url; an InferenceService "
+                    "with an image or a command of its own must serve under model.name.",
                 )
             return
-    raise RunRefused("TargetUnreachable", f"{target.url}/v1/models was asked {TRIES} times: {why}.")
+    raise RunRefused(
+        "TargetUnreachable",
+        f"{target.url}/v1/models was asked {TRIES} times: {why}. It must list its models there: look at its pods, its Service, the "
+        "port, and NetworkPolicies that keep the load generator out.",
+    )
 
 
 def _names(listed: Any) -> set[str]:

@@ -85,7 +85,10 @@ def get_tokenizer(target: OrderedTarget, *, token: str | None = None) -> Tokeniz
     except ReadingEnds as ends:
         raise RunRefused(CODE, f"The tokenizer of {target.model} cannot be had: {ends.problem.message}") from None
     except OSError as error:
-        raise RunRefused(CODE, f"The tokenizer of {target.model} cannot be read: {error}.") from None
+        raise RunRefused(
+            CODE,
+            f"The tokenizer of {target.model} cannot be read: {error}. Look at the volume that it is on, and at who may read it.",
+        ) from None
 
 
 async def compare(tokenizer: Tokenizer, target: OrderedTarget, bases: Sequence[str]) -> None:
@@ -108,7 +111,11 @@ async def compare(tokenizer: Tokenizer, target: OrderedTarget, bases: Sequence[s
                 added.add(_added(tokenizer, target, text, theirs))
             # Some add nothing to one text and something to another: then no length would hold.
             if len(added) != 1:
-                raise RunRefused(CODE, f"{base} adds {sorted(added)} tokens to a text, not always as many.")
+                raise RunRefused(
+                    CODE,
+                    f"{base} adds {sorted(added)} tokens to a text, not always as many, and no prompt of a known length can be made "
+                    "then. Name the served model's own tokenizer in target.tokenizer, or measure an engine that adds as many to each.",
+                )
             tokenizer.added = added.pop()
             return
     if tokenizer.is_built:
@@ -165,11 +172,11 @@ def _mounted(path: Path) -> Tokenizer:
                 return _of_gguf_file(gguf[0])
             raise ReadingEnds(CODE, f"{path.name or path} has no {FILE}. Put it there, or name another tokenizer.")
         if file.stat().st_size > MAX_TOKENIZER_BYTES:
-            raise ReadingEnds(CODE, f"{FILE} has more than {MAX_TOKENIZER_BYTES} bytes.")
+            raise ReadingEnds(CODE, f"{FILE} has more than {MAX_TOKENIZER_BYTES} bytes. Name another tokenizer.")
         return _of_json(file.read_bytes(), f"{FILE} in {path.name}")
     if path.suffix == ".gguf":
         return _of_gguf_file(path)
-    raise ReadingEnds(CODE, f"{path.name} is neither a folder with {FILE} nor a GGUF file.")
+    raise ReadingEnds(CODE, f"{path.name} is neither a folder with {FILE} nor a GGUF file. Name one of them.")
 
 
 def _of_gguf_file(path: Path) -> Tokenizer:
@@ -223,7 +230,7 @@ def _of_json(content: bytes, source: str) -> Tokenizer:
         described["truncation"] = described["padding"] = None
         loaded = Loaded.from_str(json.dumps(described))
     except Exception as error:  # noqa: BLE001 -- the library raises Exception itself
-        raise ReadingEnds(CODE, f"{source} is no tokenizer that can be read: {error}.") from None
+        raise ReadingEnds(CODE, f"{source} is no tokenizer that can be read: {error}. Bring the model's own.") from None
     added = len(loaded.encode("a").ids) - len(loaded.encode("a", add_special_tokens=False).ids)
     return _wrapped(loaded, added, source, is_built=False)
 
@@ -265,7 +272,9 @@ _CONVERTED: Final = {
 def _of_gguf(header: object, name: str) -> Tokenizer:
     if not isinstance(header, GgufHeader):
         why = "its header ends too early" if isinstance(header, ShortHeader) else getattr(header, "reason", "no header")
-        raise ReadingEnds(CODE, f"{name} is no GGUF file that can be read: {why}")
+        raise ReadingEnds(
+            CODE, f"{name} is no GGUF file that can be read: {why.removesuffix('.')}. Bring the file anew."
+        )
     found: dict[str, Any] = {}
     for key, as_name in _CONVERTED.items():
         if key in header.arrays:
@@ -273,7 +282,10 @@ def _of_gguf(header: object, name: str) -> Tokenizer:
         elif key in header.metadata:
             found[as_name] = header.metadata[key]
     if "tokens" not in found:
-        raise ReadingEnds(CODE, f"{name} has no vocabulary.")
+        raise ReadingEnds(
+            CODE,
+            f"{name} has no vocabulary. Take a GGUF file that has one, or name a tokenizer.json in target.tokenizer.",
+        )
     kind = found.get("tokenizer_type")
     # It says itself which kinds of vocabulary it knows.
     try:
@@ -282,7 +294,10 @@ def _of_gguf(header: object, name: str) -> Tokenizer:
         loaded, _ = convert_gguf_tokenizer(str(header.metadata.get("general.architecture")), found)
     except Exception as error:  # noqa: BLE001 -- what it raises depends on what is wrong with the vocabulary
         why = str(error) or type(error).__name__
-        raise ReadingEnds(CODE, f"No tokenizer can be built from {name} ({kind}): {why[:300]}.") from None
+        raise ReadingEnds(
+            CODE,
+            f"No tokenizer can be built from {name} ({kind}): {why[:300]}. Name a tokenizer.json in target.tokenizer.",
+        ) from None
     # llama.cpp adds a beginning to a SentencePiece vocabulary that does not say otherwise. Source: the same file.
     begins = header.metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")
     ends = header.metadata.get("tokenizer.ggml.add_eos_token", False)
