@@ -261,6 +261,9 @@ def test_an_objective_whose_percentile_is_not_known_is_not_taken_for_held() -> N
     assert code(seen(ttft=Bounds(p90=250), itl=Bounds(p50=25), e2e=Bounds(p90=2000))) is None
     # That it is not held is known all the same.
     assert code(seen(ttft=Bounds(p99=400), e2e=Bounds(p50=500))) is None
+    # The samples of ITL are all gaps, where they are known, as in the row.
+    assert code(seen(itl=Bounds(p99=25))) == "TooFewSamples"
+    assert code(seen(lambda b: replace(b, gaps_ms={20.0: 200}), itl=Bounds(p99=25))) is None
     # Answers of one token have no time between tokens.
     asked = order(objectives=OrderedObjectives(itl=Bounds(p50=25)))
     single = samples(lambda s: replace(s, last=s.first or 0, output_tokens=1, asked_tokens=1))

@@ -49,6 +49,7 @@ __all__ = [
     "Scatter",
     "is_answered",
     "is_cut",
+    "itl_samples",
     "latency",
     "length_tolerance",
     "make_row",
@@ -326,12 +327,21 @@ def make_row(
 
 def _itl(parts: Sequence[Requests], tpot: Latency) -> Latency:
     """Over all gaps; where they are not known one by one, over the means of the answers."""
-    known = [part.piece_gaps for part in parts if part.piece_gaps is not None]
-    if len(known) == len(parts) and any(len(gaps) for gaps in known):
+    if (known := _known_gaps(parts)) is not None:
         return latency(known)
     gaps = sum(float(part.gaps.sum()) for part in parts)
     streamed = sum(float((part.last - part.first)[part.gaps > 0].sum()) for part in parts)
     return tpot.model_copy(update={"mean": streamed / gaps * _MS})
+
+
+def _known_gaps(parts: Sequence[Requests]) -> list[Floats] | None:
+    known = [part.piece_gaps for part in parts if part.piece_gaps is not None]
+    return known if len(known) == len(parts) and any(len(gaps) for gaps in known) else None
+
+
+def itl_samples(parts: Sequence[Requests]) -> list[Floats]:
+    """What the percentiles of a row's ITL are over, in milliseconds, one array per repetition."""
+    return _known_gaps(parts) or [part.itl for part in parts]
 
 
 def latency(parts: Sequence[Floats]) -> Latency:

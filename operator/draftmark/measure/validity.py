@@ -22,6 +22,7 @@ from draftmark.measure.rows import (
     Floats,
     is_answered,
     is_cut,
+    itl_samples,
     length_tolerance,
     read_block,
     widest_scatter,
@@ -323,7 +324,7 @@ def _cannot_be_judged(cell: Cell) -> str | None:
     unknown: str | None = None
     for name, bounds, values in (
         ("ttft", objectives.ttft, [p.ttft for p in parts]),
-        ("itl", objectives.itl, [p.itl for p in parts]),
+        ("itl", objectives.itl, itl_samples(parts)),
         ("e2e", objectives.e2e, [p.e2e for p in parts]),
     ):
         seen = np.concatenate(values)
