@@ -50,7 +50,7 @@ LIARS: Final = {
     "short": Liar(code="OutputLengths", lies={"OUTPUT_SHARE": 0.5}),
     "cached": Liar(code="PrefixCacheHits", lies={"CACHED_SHARE": 0.8}),
     "cold": Liar(
-        code="NotWarmedUp", lies={"COLD_REQUESTS": 12}, spec={"warmUp": "0s", "duration": "4s", "concurrency": [4]}
+        code="NotWarmedUp", lies={"COLD_REQUESTS": 16}, spec={"warmUp": "0s", "duration": "4s", "concurrency": [8]}
     ),
     "scatter": Liar(code="ScatterTooLarge", lies={"SLOW_FACTOR": 1.6, "SLOW_SECONDS": 4.5}),
     "late": Liar(
@@ -93,8 +93,9 @@ def _server(namespace: Namespace, installed: Installed, name: str, lies: Mapping
 
 def _short(name: str, target: Mapping[str, Any], spec: Mapping[str, Any]) -> Json:
     asked = {"concurrency": [2], "warmUp": "1s", "duration": "2s", **spec}
-    resources = {"requests": {"cpu": "100m", "memory": "256Mi"}}
-    return benchmark(name, target, resources=resources, **{k: v for k, v in asked.items() if v is not None})
+    made = benchmark(name, target, resources={"requests": {"cpu": "100m", "memory": "256Mi"}}, **asked)
+    made["spec"] = {key: value for key, value in made["spec"].items() if value is not None}
+    return made
 
 
 @pytest.fixture
