@@ -12,7 +12,7 @@ from draftmark.cluster.kinds import INFERENCE_SERVICES, PODS, SERVICES
 from e2e.models import CLAIM, URI, VOCABULARY
 from e2e.tools import client_pod
 from tests.e2e.api import Json, Namespace
-from tests.e2e.benchmarks import BUSY, benchmark, refusals, told, wait_until_ended, with_cpu
+from tests.e2e.benchmarks import benchmark, refusals, told, wait_until_ended, with_cpu
 from tests.e2e.flow import standin_service
 from tests.e2e.installed import Installed
 
@@ -119,8 +119,7 @@ def test_servers_that_lie_get_no_number(liars: Namespace) -> None:
             liars.apply(_short(called, target, liar.spec))
             return wait_until_ended(liars, called, within_s=120)
 
-        # Of the machine, and of one that lies by being slow, the reasons are the same.
-        status = run(0) if liar.code in BUSY else with_cpu(run)
+        status = with_cpu(run, meant={liar.code})
         return name, refusals(status), status
 
     tasks: list[tuple[str, Mapping[str, Any], Liar]] = [
