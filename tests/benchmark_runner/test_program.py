@@ -181,6 +181,7 @@ async def test_known_latencies_are_found(model: Path, tmp_path: Path, pytestconf
     )
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_every_kind_of_prompt_is_sent(model: Path, tmp_path: Path) -> None:
     data = tmp_path / "prompts.jsonl"

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -33,6 +34,7 @@ def test_rules_make_and_tell_what_they_should() -> None:
     promtool("test", "rules", str(HERE / "rules_test.yaml"))
 
 
+@cache  # made for each scrape it took longer than a scrape may, on a busy machine
 def operator_text() -> bytes:
     """What the operator tells of a service in a rollout that measured its start."""
     seen = in_situation("proven, and one old pod may go")
