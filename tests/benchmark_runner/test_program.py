@@ -28,7 +28,10 @@ from tests.model_facts_reader.hub import REPOSITORY, FakeHub
 
 pytestmark = pytest.mark.integration
 
-TTFT_MS, ITL_MS, OUTPUT = 300, 20, 20
+#: A client that has rested for some 100 ms is itself slow to read: on a virtual machine in a bad hour an answer to /health took 10
+#: to 28 ms after 300 ms of rest, and 1 ms at once, and of 300 ms a plain client saw 331 and the program 315 to 322. 3 % of 800 ms
+#: leave room for that.
+TTFT_MS, ITL_MS, OUTPUT = 800, 20, 20
 #: Seconds of load in the run that finds them.
 LOAD_S = 1 + 3 * 5
 E2E_MS = TTFT_MS + (OUTPUT - 1) * ITL_MS

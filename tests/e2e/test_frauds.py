@@ -50,7 +50,7 @@ LIARS: Final = {
     "short": Liar(code="OutputLengths", lies={"OUTPUT_SHARE": 0.5}),
     "cached": Liar(code="PrefixCacheHits", lies={"CACHED_SHARE": 0.8}),
     "cold": Liar(
-        code="NotWarmedUp", lies={"COLD_REQUESTS": 16}, spec={"warmUp": "0s", "duration": "4s", "concurrency": [8]}
+        code="NotWarmedUp", lies={"COLD_REQUESTS": 12}, spec={"warmUp": "0s", "duration": "6s", "concurrency": [4]}
     ),
     "scatter": Liar(code="ScatterTooLarge", lies={"SLOW_FACTOR": 1.6, "SLOW_SECONDS": 4.5}),
     "late": Liar(
