@@ -379,6 +379,33 @@ async def test_a_stretch_ends_although_guidellm_misses_its_end(model: Path, tmp_
     assert gaps == samples * (5 - 1)
 
 
+#: Updates that never come, of a load whose end nobody knows.
+SILENT = """
+import asyncio
+from draftmark.benchmark_runner import load
+
+async def updates():
+    await asyncio.sleep(60)
+    yield
+
+async def main():
+    async for _ in load._until_silent(updates(), lambda: None, patience_s=0.2):
+        pass
+
+asyncio.run(main())
+"""
+
+
+async def test_a_load_of_which_nothing_is_told_is_given_up() -> None:
+    python, *_ = benchmark_packages.command()
+    process = await asyncio.create_subprocess_exec(
+        *(python, "-S", "-c", SILENT), env=benchmark_packages.environment(), stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode == 1
+    assert "RuntimeError: guidellm said nothing of any request for 0.2 s" in said.decode()
+
+
 async def test_an_order_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *benchmark_packages.command(f"--order={tmp_path / 'none'}", f"--termination-log={tmp_path / 'log'}"),

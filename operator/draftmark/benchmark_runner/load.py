@@ -355,7 +355,10 @@ async def _until_silent(
             if not silence.expired():
                 raise
             if over is None:
-                raise RuntimeError(f"guidellm said nothing of any request for {patience_s:g} s") from None
+                raise RuntimeError(
+                    f"guidellm said nothing of any request for {patience_s:g} s, where each ends or fails sooner; look at this "
+                    "log for what its workers said"
+                ) from None
             print("guidellm did not notice that all requests have ended; going on without it.", flush=True)
             return
         yield update
