@@ -1,23 +1,49 @@
 """`python -m tests.benchmark_runner.one_stretch URL TOKENS`: a stretch of load whose end guidellm misses, and the number of its samples
 and of the gaps in its answers.
 
-Its thread that sends requests is held up after each: the last cancelled one is told before it has noted that it sends no more.
-On a busy machine that happens by itself.
+Its thread that sends requests notes that it sends no more when all of them have been told of, and no sooner. On a busy machine
+that happens by itself, in few of many stretches.
 """
 
 import asyncio
-import multiprocessing.queues
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+
+from guidellm.scheduler.worker_group import WorkerGroupState
 
 from draftmark.benchmark_runner import load
 from draftmark.benchmark_runner.prompts import Prompt
 from draftmark.measure.order import Load
 
-#: Less than the 100 ms of silence after which guidellm looks at its time itself.
-HELD_UP_S = 0.05
+#: Seconds after which it is noted anyway: this must end, also where guidellm changes.
+LATEST_S = 10.0
+
+
+def miss_the_end(state: Any) -> None:
+    """Make guidellm's WorkerGroupState note late that nothing more is sent."""
+    telling = threading.Lock()
+    received, note = state.received_callback, state.stop_send_requests_event.set
+
+    def received_callback(update: Any) -> Any:
+        """Compares the counts; not while it is decided whether all have been told of."""
+        with telling:
+            return received(update)
+
+    def note_late() -> None:
+        latest = time.monotonic() + LATEST_S
+        while time.monotonic() < latest:
+            with telling:
+                if state._state.processed_requests == state._state.created_requests:
+                    break
+            time.sleep(0.001)
+        note()
+
+    state.received_callback = received_callback
+    # Of this one event: guidellm passes it on to others as well.
+    state.stop_send_requests_event.set = note_late
 
 
 def _prompts(output_tokens: int) -> Iterator[Prompt]:
@@ -41,13 +67,13 @@ async def _run(url: str, output_tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    put = multiprocessing.queues.Queue.put
+    made = WorkerGroupState.__init__
 
-    def held_up(self: Any, *args: Any, **kwargs: Any) -> None:
-        """As it is, and then some time."""
-        put(self, *args, **kwargs)
-        time.sleep(HELD_UP_S)
+    def make(self: Any, *args: Any, **kwargs: Any) -> None:
+        """As it is made, and then late."""
+        made(self, *args, **kwargs)
+        miss_the_end(self)
 
-    multiprocessing.queues.Queue.put = held_up  # type: ignore[method-assign]
+    WorkerGroupState.__init__ = make
     load.prepare()
     asyncio.run(_run(sys.argv[1], int(sys.argv[2])))
