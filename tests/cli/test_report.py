@@ -1,7 +1,9 @@
 """`report`: from files and from the cluster, and what it does not take for a result."""
 
+import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +16,7 @@ from draftmark.measure.result import Result
 from tests.cli import benchmarks
 from tests.cli.conftest import Commands
 from tests.cli.world import NAMESPACE, Json
-from tests.measure.results import one_run, other_run, result
+from tests.measure.results import failed, one_run, other_run, result
 
 
 def run(*words: str, stdin: str = "") -> Ran:
@@ -49,7 +51,43 @@ def test_a_page_is_written_and_said_to_be(tmp_path: Path) -> None:
     assert (ran.exit_code, "No such file" in ran.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("words", [[], ["-f", "x", "--csv", "--html", "-"]], ids=str)
+def test_markdown_is_written_with_its_plots_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "my report (1).md"
+    ran = run("-f", "-", "--markdown", str(file), stdin=text_of(one_run()))
+    written = [tmp_path / f"my report (1)-{i}.svg" for i in (1, 2, 3)] + [file]
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    assert ran.stderr.splitlines() == [f"wrote {each}" for each in written]
+    assert sorted(tmp_path.iterdir()) == sorted(written)
+    text = file.read_text("utf-8")
+    shown = re.findall(r"^!\[([^]]+)\]\(([^)]+)\)\n\n(.+)$", text, re.MULTILINE)
+    assert [unquote(address) for _, address, _ in shown] == [each.name for each in written[:3]]
+    assert all(caption.startswith(title) for title, _, caption in shown)
+    # Without them it is what stdout gets.
+    before, plots, results = text.partition("## Plots\n\n")[0], *text.partition("## Plots\n\n")[2].split("## Results")
+    assert plots.count("![") == 3
+    assert before + "## Results" + results == markdown([one_run()])
+
+
+def test_a_refused_run_has_markdown_and_no_plots(tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    assert run("-f", "-", "--markdown", str(file), stdin=text_of(failed())).exit_code == 0
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_text("utf-8") == markdown([failed()])
+
+
+def test_markdown_and_a_page_and_csv_of_one_report(tmp_path: Path) -> None:
+    words = ("--markdown", str(tmp_path / "x.md"), "--html", str(tmp_path / "x.html"), "--csv")
+    assert run("-f", "-", *words, stdin=text_of(one_run())).stdout == csv_text([one_run()])
+    assert {each.name for each in tmp_path.iterdir()} == {"x.md", "x-1.svg", "x-2.svg", "x-3.svg", "x.html"}
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    ran = run("-f", "-", "--markdown", str(tmp_path / "no" / "x.md"), stdin=text_of(one_run()))
+    assert (ran.exit_code, "--markdown " in ran.stderr) == (1, True)
+    assert "No such file" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["-f", "x", "--csv", "--html", "-"], ["-f", "x", "--markdown", "-"]], ids=str)
 def test_what_cannot_be_meant_is_wrong_usage(words: list[str]) -> None:
     assert run(*words).exit_code == 2
 
@@ -60,8 +98,9 @@ def test_without_the_plotting_library_it_says_how_to_install_it(monkeypatch: pyt
     for name in ("draftmark.cli.report_page", "draftmark.cli.report_plots"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    ran = run("-f", "-", "--html", "-", stdin=text_of(one_run()))
-    assert (ran.exit_code, "pip install 'draftmark[report]'" in ran.stderr) == (1, True)
+    for words in (("--html", "-"), ("--markdown", "x.md")):
+        ran = run("-f", "-", *words, stdin=text_of(one_run()))
+        assert (ran.exit_code, "pip install 'draftmark[report]'" in ran.stderr) == (1, True)
     assert run("-f", "-", stdin=text_of(one_run())).exit_code == 0
 
 

@@ -4,11 +4,13 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from draftmark.cli.report_page import page
-from draftmark.measure.report import make_report
+from draftmark.cli.report_plots import alone, plots
+from draftmark.measure.report import make_report, plain
 from draftmark.measure.result import Result
 from e2e.browser import browser
 from tests.measure.results import comparison, failed, hostile, one_run, result, row
@@ -71,6 +73,19 @@ async def test_a_browser_shows_the_page_and_asks_for_nothing(tmp_path: Path) -> 
             colours.append(await tab.evaluate(_COLOURS))
         assert colours == [["rgb(255, 255, 255)", "rgb(0, 114, 178)"], ["rgb(22, 22, 22)", "rgb(86, 180, 233)"]]
         assert (await tab.screenshot()).startswith(b"\x89PNG")
+        # Drawings that stand beside Markdown, as those that show it do: by themselves, and as images.
+        drawing, shown = tmp_path / "drawing.svg", tmp_path / "shown.html"
+        shown.write_text('<body style="background: black"><img src="drawing.svg">', "utf-8")
+        for plot in plots(make_report([hostile()])):
+            drawing.write_text(alone(plot), "utf-8")
+            seen = await tab.open(drawing, scheme="dark")
+            assert (seen.complaints, seen.requests) == ((), (drawing.as_uri(),))
+            paper = "getComputedStyle(document.querySelector('svg > rect')).fill"
+            ink = "getComputedStyle(document.querySelector('text')).fill"
+            assert [await tab.evaluate(of) for of in (paper, ink)] == ["rgb(255, 255, 255)", "rgb(27, 27, 27)"]
+            assert await tab.evaluate("document.querySelector('svg > title').textContent") == plain(plot.caption)
+            await tab.open(shown)
+            assert await tab.evaluate("document.querySelector('img').naturalWidth") > 200
         # That such a test can fail.
         file.write_text("<script>console.log('x'); fetch('https://example.invalid/')</script>", "utf-8")
         seen = await tab.open(file)
@@ -91,6 +106,18 @@ def test_there_is_a_drawing_of_everything_that_was_measured() -> None:
         "chat: test-b:8000 against test-a",
         "long-context: test-b:8000 against test-a",
     ]
+
+
+@pytest.mark.parametrize("document", [one_run(), comparison(), hostile()], ids=lambda result: result.benchmark)
+def test_a_drawing_that_stands_alone_needs_no_page(document: Result) -> None:
+    drawn = [alone(plot) for plot in plots(make_report([document]))]
+    assert drawn
+    for text in drawn:
+        root = ElementTree.fromstring(text)
+        assert root[0].tag.endswith("}title")
+        assert root[0].attrib["id"] == root.attrib["aria-labelledby"]
+        assert "var(" not in text
+        assert not [each for each in root.iter() if each.tag.endswith(("}script", "}image", "}foreignObject"))]
 
 
 def test_ids_are_unique_and_what_is_referred_to_is_there() -> None:

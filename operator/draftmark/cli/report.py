@@ -1,6 +1,6 @@
 """`draftmark report`: what Benchmarks measured, as Markdown, as CSV, or as a page with plots."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from draftmark.cli.on_cluster import perhaps_on_cluster
 if TYPE_CHECKING:
     from draftmark.cli.connection import Cluster
     from draftmark.measure.report import Report
+    from draftmark.measure.result import Result
 
 
 @click.command()
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @click.option("-f", "--filename", "files", multiple=True, help="Result as JSON, or - for stdin; may be repeated.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV instead of Markdown.")
 @click.option("--html", "page", metavar="FILE", help="Write a page with plots, or - for stdout.")
+@click.option(
+    "--markdown", "text_file", metavar="FILE", help="Write Markdown with plots, which are SVG files beside it."
+)
 @perhaps_on_cluster
 def report(
     open_cluster: "Callable[[], Cluster]",
@@ -27,6 +31,7 @@ def report(
     files: tuple[str, ...],
     as_csv: bool,
     page: str | None,
+    text_file: str | None,
 ) -> None:
     """Show what Benchmarks measured, several side by side.
 
@@ -39,7 +44,13 @@ def report(
         raise click.UsageError("Name Benchmarks of the cluster, or give results with --filename.")
     if as_csv and page == "-":
         raise click.UsageError("--csv and --html - would both be written to stdout.")
-    draw = _drawing() if page is not None else None
+    if text_file == "-":
+        raise click.UsageError(
+            "--markdown puts its plots beside its file, and stdout has no place for them. Name a file; Markdown without "
+            "plots is what is written to stdout without --markdown."
+        )
+    if page is not None or text_file is not None:
+        _need_plots()
     results = []
     if benchmarks:
         cluster = open_cluster()
@@ -47,32 +58,49 @@ def report(
     results += [from_file(name) for name in files]
     if as_csv:
         click.echo(csv_text(results), nl=False)
-    if draw is not None and page is not None:
-        _write(page, draw(make_report(results)))
-    elif not as_csv:
+    made = make_report(results)
+    if text_file is not None:
+        _write_with_plots(text_file, made, results)
+    if page is not None:
+        from draftmark.cli.report_page import page as page_of
+
+        _write("--html", page, page_of(made))
+    elif not as_csv and text_file is None:
         click.echo(markdown(results), nl=False)
 
 
-def _drawing() -> "Callable[[Report], str]":
-    """What makes the page; the one thing that needs a library of its own."""
+def _need_plots() -> None:
+    """Fail where the one thing is missing that needs a library of its own."""
     try:
-        from draftmark.cli.report_page import page
+        import draftmark.cli.report_plots  # noqa: F401
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("draftmark"):
             raise
         fail(
-            f"--html draws its plots with matplotlib, and {error.name} is not installed. Install it with: pip install "
-            "'draftmark[report]'. Markdown and --csv do without."
+            f"Plots are drawn with matplotlib, and {error.name} is not installed. Install it with: pip install "
+            "'draftmark[report]'. Markdown on stdout and --csv do without."
         )
-    return page
 
 
-def _write(file: str, text: str) -> None:
+def _write_with_plots(file: str, report: "Report", results: "Sequence[Result]") -> None:
+    """The plots first: what is written never shows one that is not there."""
+    from draftmark.cli.report_plots import alone, plots
+    from draftmark.measure.report import markdown
+
+    beside = []
+    for number, plot in enumerate(plots(report), 1):
+        drawn = Path(file).with_name(f"{Path(file).stem}-{number}.svg")
+        _write("--markdown", str(drawn), alone(plot))
+        beside.append((plot.title, plot.caption, drawn.name))
+    _write("--markdown", file, markdown(results, beside))
+
+
+def _write(option: str, file: str, text: str) -> None:
     if file == "-":
         click.echo(text, nl=False)
         return
     try:
         Path(file).write_text(text, "utf-8")
     except OSError as error:
-        fail(f"--html {file}: {error.strerror}. Name a file that can be written.")
+        fail(f"{option} {file}: {error.strerror}. Name a file that can be written.")
     click.echo(f"wrote {file}", err=True)

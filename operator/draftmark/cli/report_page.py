@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from draftmark.cli.report_plots import SERIES_COLOURS, plots
+from draftmark.cli.report_plots import COLOURS, SERIES_COLOURS, plots
 from draftmark.measure.report import DEFINITIONS, Report
 from draftmark.render.templates import read_text
 
@@ -24,7 +24,8 @@ def page(report: Report) -> str:
     runs = list(dict.fromkeys(s.name for s in report.series))
     return environment.from_string(read_text("report/page.html.j2")).render(
         title="Benchmark report" + (f": {runs[0]}" if len(runs) == 1 else ""),
-        colours=SERIES_COLOURS,
+        colours=COLOURS,
+        series_colours=SERIES_COLOURS,
         runs=report.runs,
         remark=report.remark,
         notes=report.notes,

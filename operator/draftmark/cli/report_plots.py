@@ -1,4 +1,4 @@
-"""The plots of a report: SVG that stands in the page.
+"""The plots of a report: SVG that stands in the page, or beside Markdown.
 
 matplotlib draws them, and nothing else imports it. Its colours are replaced by variables of the page's style, which has
 light and dark ones, and its ids get a prefix, because several drawings share one page. Series differ by colour, mark and
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -30,7 +31,15 @@ from draftmark.measure.report import (
 )
 from draftmark.measure.result import METRIC_NAMES, Difference, Interval, Row
 
-__all__ = ["SERIES_COLOURS", "Plot", "plots"]
+__all__ = ["COLOURS", "SERIES_COLOURS", "Plot", "alone", "plots"]
+
+#: Light and dark colour of what is no series.
+COLOURS: Final = {
+    "ink": ("#1b1b1b", "#ececec"),
+    "paper": ("#ffffff", "#161616"),
+    "grid": ("#d9d9d9", "#3a3a3a"),
+    "band": ("#e8e8e8", "#2e2e2e"),
+}
 
 #: Light and dark colour of each series. Okabe and Ito's palette, whose colours differ for all kinds of colour blindness, without its yellow, which is too pale on white; the dark ones are the same hues, lighter. Source: "Color Universal
 #: Design", 2008.
@@ -108,6 +117,21 @@ def plots(report: Report) -> list[Plot]:
             chosen = [d for d in comparison.differences if plain(d.workload) == workload]
             found.append(_differences(comparison, workload, chosen, len(found)))
     return found
+
+
+def alone(plot: Plot) -> str:
+    """A drawing as a file of its own, in light colours on a paper that it brings: what shows it may be dark, and an image
+    is not told."""
+    text = plot.svg
+    for name, (light, _) in COLOURS.items():
+        text = text.replace(f"var(--{name})", light)
+    for i, (light, _) in enumerate(SERIES_COLOURS):
+        text = text.replace(f"var(--series-{i})", light)
+    start = text.index(">") + 1
+    label = re.search(r'aria-labelledby="([^"]+)"', text[:start])
+    assert label is not None, "each drawing has one"
+    paper = f'<rect width="100%" height="100%" fill="{COLOURS["paper"][0]}"/>'
+    return f'{text[:start]}<title id="{label[1]}">{escape(plain(plot.caption))}</title>{paper}{text[start:]}'
 
 
 _RowsOf = Callable[[Series], list[Row]]

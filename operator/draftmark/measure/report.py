@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Final, Literal
+from urllib.parse import quote
 
 from draftmark.measure.order import Order, OrderedObjectives
 from draftmark.measure.result import METRIC_NAMES, Difference, Interval, Latency, MeasuredTarget, Refusal, Result, Row
@@ -476,8 +477,13 @@ def _spreadsheet_cell(cell: str) -> str:
 # Markdown
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """The whole report as Markdown with tables, as GitHub reads it."""
+def markdown(results: Sequence[Result], plots: Sequence[tuple[str, str, str]] = ()) -> str:
+    """The whole report as Markdown with tables, as GitHub reads it.
+
+    Args:
+        results: As in `make_report`.
+        plots: Title, caption and file of each, the file as seen from where the Markdown is.
+    """
     report = make_report(results)
     parts = ["# Benchmark report", _markdown_table(report.runs)]
     if report.remark:
@@ -493,6 +499,10 @@ def markdown(results: Sequence[Result]) -> str:
             parts.append("\n".join(f"- {_escaped(workload)}: **{_escaped(winner)}**: {_escaped(message)}" for workload, winner, message in comparison.winners))  # fmt: skip
         if comparison.table.rows:
             parts.append(_markdown_table(comparison.table))
+    if plots:
+        parts.append("## Plots")
+    for title, caption, file in plots:
+        parts += [f"![{_escaped(plain(title))}]({quote(file)})", _escaped(plain(caption))]
     if report.tables:
         parts.append("## Results")
     for table in report.tables:
