@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from draftmark.api import benchmark as api
 from draftmark.api.benchmark import (
     MAX_LOADS,
     MAX_ROWS,
@@ -24,6 +25,7 @@ Object = dict[str, Any]
 
 SERVICE = {"service": "llama"}
 URL = {"url": "http://vllm:8000", "model": "org/m", "tokenizer": "hf://org/m"}
+HUB_TOKEN = {"name": "hub", "key": "token"}
 OWN = {"name": "own", "promptTokens": 100, "outputTokens": 50}
 FILE: Object = {"name": "own", "outputTokens": 50, "dataset": {"configMap": {"name": "c", "key": "k"}}}
 ON_CLAIM: Object = {"name": "own", "outputTokens": 50, "dataset": {"claim": {"name": "c", "path": "p/f.jsonl"}}}
@@ -93,6 +95,12 @@ BENCHMARK_CASES: tuple[Case, ...] = (
     _url("http://vllm.team.svc.cluster.local", "http://10.0.0.1:8000"),
     _url("http://vllm:65535", "http://vllm@evil"),
     _of("target", {**URL, "tokenizer": "pvc://c/f.gguf"}, {**URL, "tokenizer": "s3://b/f"}, "(pvc|hf)://"),
+    *_target(
+        {**URL, "authSecretRef": HUB_TOKEN},
+        {**URL, "tokenizer": "pvc://c/f.gguf", "authSecretRef": HUB_TOKEN},
+        "target.authSecretRef is used for an hf:// target.tokenizer only",
+    ),
+    *_target(SERVICE, {**SERVICE, "authSecretRef": HUB_TOKEN}, "an InferenceService has its own"),
     _of("target.tokenizer", "pvc://c/" + "f" * 1016, "pvc://c/" + "f" * 1017, "1024", target=URL),
     _workload({"name": "chat"}, {"name": "talk"}, "a workload is a preset"),
     _workload({"name": "talk", "preset": "chat"}, {**OWN, "preset": "chat"}, "a workload is a preset"),
@@ -273,3 +281,25 @@ def test_what_is_no_short_duration_is_said_so(text: str) -> None:
 def test_reading_changes_nothing() -> None:
     written = benchmark(concurrency=[1, 2], workloads=[OWN], objectives={"ttft": {"p99": "2s"}})["spec"]
     assert BenchmarkSpec.model_validate(deepcopy(written)).written() == written
+
+
+@pytest.mark.parametrize(
+    ("path", "default"),
+    [
+        ("concurrency", ", ".join(map(str, api.DEFAULT_CONCURRENCY))),
+        ("warmUp", f"{api.DEFAULT_WARM_UP_S}s"),
+        ("duration", f"{api.DEFAULT_DURATION_S}s"),
+        ("repetitions", f"{api.DEFAULT_REPETITIONS}"),
+        ("compare.rounds", f"{api.DEFAULT_ROUNDS}"),
+        ("compare.equalWithinPercent", f"{api.DEFAULT_EQUAL_WITHIN_PERCENT:g}"),
+        ("allowedScatterPercent", f"{api.DEFAULT_SCATTER_PERCENT:g}"),
+        ("requestTimeout", f"{api.DEFAULT_REQUEST_TIMEOUT_S}s"),
+    ],
+)
+def test_kubectl_explain_tells_the_defaults_that_are_taken(path: str, default: str) -> None:
+    (version,) = benchmark_crd()["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    for name in path.split("."):
+        schema = schema["properties"][name]
+    told = schema["description"].partition("Default: ")[2]
+    assert told.removesuffix(".") == default or told.startswith((f"{default};", f"{default}.")), told

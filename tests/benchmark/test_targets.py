@@ -97,6 +97,23 @@ def test_a_revision_never_changes_so_one_that_is_asked_for_and_does_not_fit_is_t
     assert_refused(pinned(REFUSED[reason]()).settle(), reason, "Failed")
 
 
+def of_two_urls(second: Object) -> World:
+    target = {**URL, "tokenizer": "hf://org/repo", "authSecretRef": {"name": "a", "key": "t"}}
+    return of(target, compare={"target": {**target, "url": "http://third:8000", **second}})
+
+
+def test_two_urls_with_two_secrets_are_the_end() -> None:
+    assert_refused(of_two_urls({"authSecretRef": {"name": "b", "key": "t"}}).settle(), "SeveralTokens", "Failed")
+
+
+def test_the_load_generator_gets_the_hubs_token_of_a_target_by_url() -> None:
+    world = of_two_urls({}).settle()
+    (job,) = world.children["Job"].values()
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (token,) = (variable for variable in container["env"] if variable["name"] == "HF_TOKEN")
+    assert token["valueFrom"] == {"secretKeyRef": {"name": "a", "key": "t"}}
+
+
 def test_a_service_that_gets_a_longer_context_is_measured() -> None:
     world = REFUSED["ContextTooShort"]().settle()
     world.target = serving(specs.spec(model={"uri": specs.CLAIM_URI, "maxContextLength": 8192}))

@@ -13,10 +13,10 @@ from aiohttp import web
 
 from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.benchmark_runner.tokenizer import Tokenizer, compare, get_tokenizer
-from draftmark.measure.order import FromClaim, FromHub
+from draftmark.measure.order import FromClaim, FromHub, TargetFacts
 from e2e import tiny_gguf
 from tests.benchmark_runner.orders import a_target
-from tests.model_facts_reader.hub import COMMIT, REPOSITORY, FakeHub
+from tests.model_facts_reader.hub import COMMIT, REPOSITORY, FakeHub, says
 
 BEGIN = 1
 
@@ -112,6 +112,26 @@ async def test_a_hub_that_does_not_give_it_is_a_reason() -> None:
             await asyncio.to_thread(get_tokenizer, a_target(tokenizer=where))
         assert hub.paths()[-1] == f"/{REPOSITORY}/resolve/{COMMIT}/tokenizer.json"
     assert refused.value.refusal.code == "TokenizerUnavailable"
+
+
+@pytest.mark.parametrize(
+    ("service", "named"),
+    [(None, ("target.authSecretRef", "target.tokenizer")), ("llama", ("model.authSecretRef", "model.uri"))],
+)
+@pytest.mark.parametrize("token", [None, "hf_secret"])
+async def test_what_a_gated_repository_needs_is_named_as_the_target_has_it(
+    service: str | None, named: tuple[str, str], token: str | None
+) -> None:
+    gated = says(403, X_Error_Code="GatedRepo")
+    async with FakeHub(instead={"list": gated, "tokenizer.json": gated}).serving() as hub:
+        where = FromHub(endpoint=hub.url, repository=REPOSITORY, allow_http=True)
+        target = a_target(tokenizer=where, facts=TargetFacts(service=service))
+        with pytest.raises(RunRefused) as refused:
+            await asyncio.to_thread(get_tokenizer, target, token=token)
+    message = refused.value.refusal.message
+    fields = {"target.authSecretRef", "target.tokenizer", "model.authSecretRef", "model.uri"}
+    assert {name for name in fields if name in message} == set(named), message
+    assert token is None or token not in message
 
 
 @pytest.fixture

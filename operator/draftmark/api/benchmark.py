@@ -13,7 +13,7 @@ from pydantic import Field
 
 from draftmark.api.base import ApiModel, DnsLabel, DnsName, LabelKey, LabelValue, ListMap, Rule
 from draftmark.api.duration import Duration, seconds_of
-from draftmark.api.inference_service import ConfigMapKeyRef, ModelName, Resources, Toleration
+from draftmark.api.inference_service import ConfigMapKeyRef, ModelName, Resources, SecretKeyRef, Toleration
 from draftmark.api.inference_service_status import ConditionStatus, Name, Text, Time, Word
 
 #: Tokens of prompt, answer and shared beginning of the presets. Source: the usual workloads of chat assistants and of
@@ -77,6 +77,9 @@ class BenchmarkTarget(ApiModel):
     tokenizer: Annotated[str, Field(pattern=r"^(pvc|hf)://[^ ]+$", max_length=1024)] | None = None
     """Where the model's tokenizer is: pvc://claim/folder, pvc://claim/file.gguf or hf://org/repo; with url only."""
 
+    auth_secret_ref: SecretKeyRef | None = None
+    """Secret key that holds the hub's token, for a tokenizer at hf://; with url only."""
+
     rules: ClassVar = (
         Rule(
             cel="has(self.service) != has(self.url)",
@@ -92,6 +95,11 @@ class BenchmarkTarget(ApiModel):
             cel="has(self.url) == has(self.model) && has(self.url) == has(self.tokenizer)",
             holds=lambda t: (t.url is None) == (t.model is None) and (t.url is None) == (t.tokenizer is None),
             message="target.model and target.tokenizer belong to target.url: write all three, or none (of an InferenceService both are known)",
+        ),
+        Rule(
+            cel="!has(self.authSecretRef) || (has(self.tokenizer) && self.tokenizer.startsWith('hf://'))",
+            holds=lambda t: t.auth_secret_ref is None or (t.tokenizer or "").startswith("hf://"),
+            message="target.authSecretRef is used for an hf:// target.tokenizer only: remove it (an InferenceService has its own, model.authSecretRef)",
         ),
     )
 
@@ -226,7 +234,7 @@ class Objectives(ApiModel):
     ttft: Percentiles | None = None
     """Time to the first token."""
     itl: Percentiles | None = None
-    """Mean time between tokens of a request."""
+    """Time between tokens: percentiles are over all of them, and a request is good by the mean of its own."""
     e2e: Annotated[Percentiles | None, Field(alias="e2e")] = None  # not e2E
     """Time to the last token."""
 
@@ -244,7 +252,7 @@ class Comparison(ApiModel):
 
     target: BenchmarkTarget
     rounds: Annotated[int, Field(ge=6, le=64)] | None = None
-    """Pairs of blocks, each target once in each. Default: 16."""
+    """Pairs of blocks, each target once in each. Default: 20."""
     equal_within_percent: Annotated[float, Field(ge=1, le=50)] | None = None
     """Differences that make no difference. Default: 5."""
 

@@ -108,8 +108,10 @@ def find_targets(
         return Obstacle(
             code="SeveralTokens",
             message="The two targets have tokenizers on the hub behind two Secrets, and one Job has one token. Let both "
-            "services use the same Secret (model.authSecretRef).",
+            "use the same Secret (model.authSecretRef of a service, target.authSecretRef with a url).",
             needs_human=True,
+            # A service may be given the other one's; this spec never changes.
+            is_final=all(target.service is None for _, target in given),
         )
     return found
 
@@ -167,7 +169,14 @@ def _of_url(seen: BenchmarkObservation, target: BenchmarkTarget, label: str) -> 
         return Obstacle(code="UnreadableTokenizerUri", message=why, needs_human=True, is_final=True)
     # The name in full: what the user wrote may be short, and is looked up in the Job's own namespace.
     whole = f"http://{name}.{seen.namespace}.svc" + (f":{port}" if port else "")
-    made = Target(label=_label(label), url=whole, model=target.model or "", tokenizer=tokenizer)
+    token = target.auth_secret_ref
+    made = Target(
+        label=_label(label),
+        url=whole,
+        model=target.model or "",
+        tokenizer=tokenizer,
+        secret=(token.name, token.key) if token is not None else None,
+    )
     return Measured(target=made, state=None)
 
 

@@ -40,6 +40,8 @@ TEXTS: Final = (
 )
 FILE: Final = "tokenizer.json"
 CODE: Final = "TokenizerUnavailable"
+#: What the reader of the hub names in its messages, and what a target by url has instead.
+_FIELDS_OF_URL: Final = (("model.authSecretRef", "target.authSecretRef"), ("model.uri", "target.tokenizer"))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +85,11 @@ def get_tokenizer(target: OrderedTarget, *, token: str | None = None) -> Tokeniz
             case FromHub() as where:
                 return _fetched(where, token)
     except ReadingEnds as ends:
-        raise RunRefused(CODE, f"The tokenizer of {target.model} cannot be had: {ends.problem.message}") from None
+        message = ends.problem.message
+        if target.facts.service is None:
+            for ours, theirs in _FIELDS_OF_URL:
+                message = message.replace(ours, theirs)
+        raise RunRefused(CODE, f"The tokenizer of {target.model} cannot be had: {message}") from None
     except OSError as error:
         raise RunRefused(
             CODE,
