@@ -11,7 +11,6 @@ Run: `python -m bench.data_path [--seconds 2.0] [--rounds 2] [--connections 1,16
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from draftmark.render.router import router_args
 from draftmark.traffic import read_traffic
 from e2e.cluster import binaries, cache, haproxy, packages
 from e2e.cluster.images import REPOSITORY
+from e2e.ports import free_ports
 
 WAITS_MS = (0, 200)
 #: Seconds until something that was started answers.
@@ -66,14 +66,6 @@ class Round:
     errors: int
     p50_ms: float
     p99_ms: float
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager

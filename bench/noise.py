@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from bench.comparisons import Level, Record, Served, measured_levels, scatter, simulate_blocks
-from bench.data_path import free_ports, running, until
+from bench.data_path import running, until
 from draftmark.engines.llama_cpp import LlamaCpp
 from draftmark.measure.evaluate import evaluate
 from draftmark.measure.order import FromClaim, Lengths, Load, Order, OrderedTarget, OrderedWorkload, TargetFacts
@@ -38,6 +38,7 @@ from draftmark.measure.samples import Block
 from e2e import benchmark_packages, tiny_gguf, tiny_llama
 from e2e.cluster.images import LLAMA_CPP, REPOSITORY
 from e2e.cluster.unpacked import unpack
+from e2e.ports import free_ports
 from tests.benchmark_runner.orders import VLLM_COUNTERS
 from tests.benchmark_runner.standins import standin
 

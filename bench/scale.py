@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from e2e.ports import free_ports
 
 SPEC: dict[str, Any] = {
     "model": {"uri": "pvc://models/llama", "maxContextLength": 8192},
@@ -119,11 +120,6 @@ class Running:
             calm = calm + 1 if self.cpu_s() - before < 0.05 else 0
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def operator(cluster: dict[str, str], user: dict[str, str]) -> Iterator[Running]:
     """Run it, with a cluster and a user as a kubeconfig has them."""
@@ -141,7 +137,7 @@ def operator(cluster: dict[str, str], user: dict[str, str]) -> Iterator[Running]
                 }
             )
         )
-        port = free_port()
+        port = free_ports(1)[0]
         command = [sys.executable, "-m", "draftmark.cli", "run", f"--kubeconfig={kubeconfig}", f"--http-port={port}"]
         process = subprocess.Popen([*command, "--log-level=warning"])
         try:

@@ -27,6 +27,7 @@ from pathlib import Path
 from e2e.cluster import binaries, cache, cgroups, images, network, packages, processes
 from e2e.cluster.images import Image
 from e2e.cluster.progress import say, step
+from e2e.ports import free_ports
 
 NODE = "node-0"
 POD_NETWORK = "10.244.0.0/24"
@@ -550,11 +551,7 @@ class _Endpoints:
 
     @classmethod
     def on_free_ports(cls) -> "_Endpoints":
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-            for one in sockets:
-                one.bind(("127.0.0.1", 0))
-            etcd, peers, api = (one.getsockname()[1] for one in sockets)
+        etcd, peers, api = free_ports(3)
         return cls(
             etcd=f"http://127.0.0.1:{etcd}",
             etcd_peers=f"http://127.0.0.1:{peers}",

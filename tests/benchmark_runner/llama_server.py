@@ -1,7 +1,6 @@
 """llama-server as a process, from the root file system of its image."""
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ import httpx
 
 from e2e.cluster.images import LLAMA_CPP
 from e2e.cluster.unpacked import unpack
+from e2e.ports import free_ports
 
 #: Seconds for its start with a small model, on a busy machine.
 _START_S = 60.0
@@ -31,9 +31,7 @@ def llama_server(model: Path, *arguments: str, name: str = "tiny") -> Iterator[s
     # Its own libraries are in a folder that only its own file system has at the right place.
     (loader,), (libraries,) = root.glob("lib64/ld-linux-*.so.*"), root.glob("usr/lib/*-linux-gnu")
     program = [str(loader), "--library-path", f"{libraries}:{libraries / 'llama'}", str(root / "usr/bin/llama-server")]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [*program, "--host", "127.0.0.1", "--port", str(port), "--model", str(model), "--alias", name]
     command += ["--threads", "1", "--parallel", "2", "--ctx-size", "2048", "--fit", "off", "--metrics", *arguments]

@@ -1,7 +1,6 @@
 """A real HAProxy with the rendered files on loopback, mounted as the kubelet mounts a ConfigMap."""
 
 import asyncio
-import contextlib
 import shutil
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from draftmark.api import names
 from draftmark.render.gateway_config import GatewayConfig, GatewayFiles, GatewayPlace, render_gateway_config
 from e2e.cluster import haproxy
+from e2e.ports import free_ports
 from tests.gateway.stand_in import StandIn, send
 
 OPERATOR = Path(__file__).parents[2] / "operator"
@@ -28,15 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.integration)
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on. Another process may take one before we do; that has not been seen."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="session")

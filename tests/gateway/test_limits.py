@@ -8,7 +8,8 @@ import pytest
 
 from draftmark.api import names
 from draftmark.render.gateway_config import Backend, GatewayConfig
-from tests.gateway.conftest import Gateway, free_ports, until
+from e2e.ports import free_ports
+from tests.gateway.conftest import Gateway, until
 from tests.gateway.stand_in import Answer, StandIn, request, send
 
 OLD, NEW = "16efc5ee", "a0b1c2d3"

@@ -16,7 +16,8 @@ import pytest
 from draftmark.api import names
 from draftmark.render.gateway_config import POST_PATHS
 from draftmark.render.model_gateway_config import ModelGatewayConfig, Route, render_model_gateway_config
-from tests.gateway.conftest import Gateway, free_ports, until
+from e2e.ports import free_ports
+from tests.gateway.conftest import Gateway, until
 from tests.gateway.stand_in import Answer, StandIn, read_answer, request, send
 
 MIB = 1024 * 1024

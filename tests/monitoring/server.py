@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from e2e.cluster import prometheus
-from tests.gateway.conftest import free_ports
+from e2e.ports import free_ports
 from tests.monitoring.files import RULES
 
 #: Recorded from samples that another rule recorded, and from two scrapes of each target.
