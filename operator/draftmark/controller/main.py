@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ _FIRST_LISTS_S: Final = 60.0
 #: Seconds after which a watch that has not told what a list showed is taken for dead. A guess: hundreds of times what a
 #: healthy one needs.
 _WATCH_GRACE_S: Final = 30.0
+#: Seconds between two looks at whether it has told.
+_WATCH_LOOK_S: Final = 0.2
 #: Seconds between two counts of objects by condition.
 _COUNT_PERIOD_S: Final = 15.0
 
@@ -283,13 +286,14 @@ class Operator:
                     # Spread over the time until the next round, so that a resync is never a burst.
                     self.queue.add_after(key, self.random.uniform(0, self.settings.resync_s / 2), Priority.RESYNC)
 
-            if shown:
-                await asyncio.sleep(_WATCH_GRACE_S)
-                if self.untold(shown):
+            patience = time.monotonic() + _WATCH_GRACE_S
+            while self.untold(shown):
+                if time.monotonic() > patience:
                     raise RuntimeError(
                         f"the watch of {INFERENCE_SERVICES.plural} is dead: a list showed {len(shown)} changes that it "
                         f"did not tell within {_WATCH_GRACE_S:.0f} s"
                     )
+                await asyncio.sleep(_WATCH_LOOK_S)
 
             self._told = {key: version for key, version in self._told.items() if key in world.services}
 
