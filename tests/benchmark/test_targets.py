@@ -9,7 +9,9 @@ from draftmark.api import names
 from draftmark.api.defaults import BenchmarkDefaults, Defaults
 from draftmark.benchmark.observation import BenchmarkObservation
 from draftmark.benchmark.targets import REFUSALS
-from draftmark.measure.order import AcceleratorMemory
+from draftmark.engines.registry import ENGINES
+from draftmark.measure.order import AcceleratorMemory, TargetFacts
+from draftmark.measure.result import MeasuredTarget
 from tests import specs
 from tests.benchmark.world import World, benchmark, serving
 from tests.specs import Object
@@ -150,6 +152,30 @@ def test_a_url_is_told_in_full(url: str, whole: str) -> None:
     assert world.order().targets[0].metrics_urls == ()
     assert "targetDigest" not in world.status
     assert world.run_pods().settle().result().settle().phase == "Succeeded"
+
+
+def test_what_a_server_by_url_says_of_itself_is_told_at_the_end() -> None:
+    world = of(URL).settle().run_pods().settle()
+    (target,) = world.order().targets
+    assert {sign.engine for sign in target.signs} == set(ENGINES)
+    assert "engine" not in world.status["target"]
+    long = TargetFacts(engine="vllm", version="1" * 100, hardware="h" * 1000)
+    told = MeasuredTarget(label="target", url="http://elsewhere", model="other", facts=long)
+    before = world.status["target"]
+    world.result(targets=(told,)).settle()
+    assert world.phase == "Succeeded"
+    assert {key: value for key, value in world.status["target"].items() if key not in ("engine", "version")} == before
+    assert world.status["target"]["engine"] == "vllm"
+    assert 0 < len(world.status["target"]["version"].encode()) <= 64
+
+
+def test_what_the_operator_knows_of_a_service_stays_whatever_a_result_says() -> None:
+    world = World().settle().run_pods().settle()
+    assert world.order().targets[0].signs == ()
+    before = world.status["target"]
+    facts = TargetFacts(engine="vllm", version="0.32.0")
+    told = MeasuredTarget(label="target", url="http://elsewhere", model="other", facts=facts)
+    assert world.result(targets=(told,)).settle().status["target"] == before
 
 
 def test_a_service_is_reached_through_its_revisions_own_entry() -> None:

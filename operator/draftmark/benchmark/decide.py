@@ -245,6 +245,7 @@ def _finish(
                 "sha256": sha256(text.encode()).hexdigest(),
             },
             **tell_result(result),
+            **_tell_engines(told, result),
         }
     elif (progress := seen.status.get("progress")) is not None:
         told["progress"] = progress
@@ -449,6 +450,20 @@ def _tell_targets(
         found = [one.target for one in targets]
         return {t.label: tell_target(t.url, t.model, t.facts) for t in found}
     return _remembered(seen, "target", "compared")
+
+
+def _tell_engines(told: dict[str, Any], result: Result) -> dict[str, Any]:
+    """Targets of which nobody knew the engine: a server by url says of itself what it is, and to the Job alone."""
+    said = {
+        t.label: {"engine": shorten(t.facts.engine, 64), "version": shorten(t.facts.version or "", 64)}
+        for t in result.targets
+        if t.facts.engine is not None
+    }
+    return {
+        label: {**target, **{key: value for key, value in said[label].items() if value}}
+        for label, target in told.items()
+        if label in said and "engine" not in target
+    }
 
 
 def tell_target(url: str, model: str, facts: TargetFacts) -> dict[str, Any]:

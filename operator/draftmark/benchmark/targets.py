@@ -19,7 +19,7 @@ from draftmark.facts.addresses import in_url
 from draftmark.facts.pods import ENGINE_CONTAINER, is_ready, restarts, worst_problem
 from draftmark.machines.benchmark import Obstacle
 from draftmark.machines.revisions import Revision
-from draftmark.measure.order import TargetFacts
+from draftmark.measure.order import Counters, TargetFacts
 from draftmark.observation import Json, Observation
 from draftmark.render.benchmark import Target, tokens_of, workloads_of
 from draftmark.running import engine_port, pods_of
@@ -175,6 +175,7 @@ def _of_url(seen: BenchmarkObservation, target: BenchmarkTarget, label: str) -> 
         url=whole,
         model=target.model or "",
         tokenizer=tokenizer,
+        signs=tuple(engine.sign for engine in ENGINES.values()),
         secret=(token.name, token.key) if token is not None else None,
     )
     return Measured(target=made, state=None)
@@ -300,7 +301,7 @@ def _of_revision(
         pods=tuple(str(pod["metadata"]["name"]) for pod in ready),
         accelerators=revision.plan.layout.gpus * len(ready),
         metrics_urls=tuple(f"http://{in_url(ip)}:{engine_port(template)}{path}" for ip in addresses),
-        **({"counters": engine.counters} if engine is not None else {}),
+        counters=engine.counters if engine is not None else Counters(),
         facts=_facts(service, revision, model, ready),
     )
     state = [revision.hash, *sorted(_state(pod) for pod in (*pods, *routers))]

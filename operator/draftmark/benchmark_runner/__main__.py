@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -19,8 +19,8 @@ from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.benchmark_runner.publish import Api, NotPublished, Publisher
 from draftmark.benchmark_runner.run import Environment, Run, now
 from draftmark.measure.evaluate import evaluate
-from draftmark.measure.order import Order
-from draftmark.measure.result import MeasuredTarget, Refusal, Result
+from draftmark.measure.order import Order, TargetFacts
+from draftmark.measure.result import Refusal, Result, measured_targets
 
 #: Where the kubelet looks for the message. Source: Kubernetes docs, "Determine the Reason for Pod Failure".
 TERMINATION_LOG = "/dev/termination-log"
@@ -72,15 +72,15 @@ async def _run(order: Order) -> None:
         try:
             blocks = await run.blocks()
         except RunRefused as refused:
-            result = _refused(order, refused.refusal, tool=tool, began=began)
+            result = _refused(order, refused.refusal, run.facts, tool=tool, began=began)
         else:
-            result = evaluate(order, blocks, tool=tool, began=began, ended=now())
+            result = evaluate(order, blocks, tool=tool, began=began, ended=now(), facts=run.facts)
         if result.refusal is not None:
             print(f"{result.refusal.code}: {result.refusal.message}", flush=True)
         await publisher.result(result)
 
 
-def _refused(order: Order, refusal: Refusal, *, tool: str, began: str) -> Result:
+def _refused(order: Order, refusal: Refusal, facts: Mapping[str, TargetFacts], *, tool: str, began: str) -> Result:
     return Result(
         benchmark=order.benchmark,
         namespace=order.namespace,
@@ -90,9 +90,7 @@ def _refused(order: Order, refusal: Refusal, *, tool: str, began: str) -> Result
         began=began,
         ended=now(),
         order=order,
-        targets=tuple(
-            MeasuredTarget(label=each.label, url=each.url, model=each.model, facts=each.facts) for each in order.targets
-        ),
+        targets=measured_targets(order, facts),
         rows=(),
         refusal=refusal,
         notes=order.notes,

@@ -20,8 +20,9 @@ from draftmark.benchmark_runner.load import ClockStepped, Sent, send
 from draftmark.benchmark_runner.plan import Pace, Stretch, stretches_of
 from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.benchmark_runner.prompts import Prompt, Vocabulary, from_dataset, prompts, read_dataset, seed_of
+from draftmark.benchmark_runner.self_description import described
 from draftmark.benchmark_runner.tokenizer import compare, get_tokenizer
-from draftmark.measure.order import Order, OrderedTarget
+from draftmark.measure.order import Order, OrderedTarget, TargetFacts
 from draftmark.measure.result import Progress
 from draftmark.measure.samples import Block, Client, Reading
 
@@ -76,6 +77,8 @@ class Run:
         self.environment = environment
         self.stretches = stretches_of(order)
         self.pace = Pace(self.stretches)
+        #: Of the targets that have answered, by their labels.
+        self.facts: dict[str, TargetFacts] = {}
         self.cpu = ClientCpu()
         self._tell = tell
         self._repeated = 0
@@ -93,7 +96,8 @@ class Run:
         async with contextlib.AsyncExitStack() as stack:
             prepared = dict[str, _Prepared]()
             for target in self.order.targets:
-                await _check_model(target)
+                owner = await _check_model(target)
+                self.facts[target.label] = await described(target, owner)
                 self._progress("Tokenizer")
                 prepared[target.label] = await self._prepare(target, stack)
             memory = await stack.enter_async_context(PeakMemory())
@@ -282,8 +286,8 @@ async def _at_rest(prepared: _Prepared) -> Reading:
         await asyncio.sleep(REST_LOOK_S)
 
 
-async def _check_model(target: OrderedTarget) -> None:
-    """Ask for the target's models.
+async def _check_model(target: OrderedTarget) -> str | None:
+    """Ask for the target's models, and give the owner that it names of the one to be measured.
 
     Raises:
         RunRefused: It does not have the one to be measured, or does not answer.
@@ -302,15 +306,15 @@ async def _check_model(target: OrderedTarget) -> None:
             if listed is None:
                 why = f"it answered {answer.status_code}"
                 continue
-            names = _names(listed)
-            if target.model not in names:
+            owners = _owners(listed)
+            if target.model not in owners:
                 raise RunRefused(
                     "ModelMissing",
-                    f"{target.url} serves {', '.join(sorted(names)[:8]) or 'no model'}, not {target.model}. "
+                    f"{target.url} serves {', '.join(sorted(owners)[:8]) or 'no model'}, not {target.model}. "
                     "It must serve what is measured under that name: correct target.model of a target by url; an InferenceService "
                     "with an image or a command of its own must serve under model.name.",
                 )
-            return
+            return owners[target.model]
     raise RunRefused(
         "TargetUnreachable",
         f"{target.url}/v1/models was asked {TRIES} times: {why}. It must list its models there: look at its pods, its Service, the "
@@ -318,10 +322,11 @@ async def _check_model(target: OrderedTarget) -> None:
     )
 
 
-def _names(listed: Any) -> set[str]:
+def _owners(listed: Any) -> dict[str, str | None]:
+    """Of the models, by their names."""
     data = listed.get("data") if isinstance(listed, Mapping) else None
     return {
-        item["id"]
+        item["id"]: owner if isinstance(owner := item.get("owned_by"), str) else None
         for item in (data if isinstance(data, list) else [])
         if isinstance(item, Mapping) and isinstance(item.get("id"), str)
     }

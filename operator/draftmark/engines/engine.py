@@ -8,7 +8,7 @@ from draftmark.api.inference_service import AdapterSpec, EngineOptions, Inferenc
 from draftmark.api.model_uri import ModelSource
 from draftmark.engines.flag_table import FlagTable
 from draftmark.facts.models import ModelFacts
-from draftmark.measure.order import Counters
+from draftmark.measure.order import Counters, EngineSign
 from draftmark.plan import Layout, ModelKind, Plan, Unplannable
 
 NO_OPTIONS: Final = EngineOptions()
@@ -202,6 +202,11 @@ class Engine(Protocol):
     @property
     def counters(self) -> Counters:
         """Where its metrics tell what a measurement looks at."""
+        ...
+
+    @property
+    def sign(self) -> EngineSign:
+        """By what a server is known to be this engine."""
         ...
 
     @property

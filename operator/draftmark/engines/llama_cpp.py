@@ -39,7 +39,7 @@ from draftmark.engines.splitting import is_gguf, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
-from draftmark.measure.order import Counters
+from draftmark.measure.order import Counters, EngineSign
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8080
@@ -127,6 +127,9 @@ _COUNTERS: Final = Counters(
 )
 
 
+_SIGN: Final = EngineSign(engine="llama-cpp", owned_by="llamacpp", version_path="/props", version_field="build_info")
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaCpp:
     """The `llama-cpp` engine."""
@@ -137,6 +140,7 @@ class LlamaCpp:
     default_concurrency: int = 4
     default_image_path: str | None = DEFAULT_IMAGE_PATH
     counters: Counters = _COUNTERS
+    sign: EngineSign = _SIGN
 
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         flavour = {None: "server", "nvidia.com/gpu": "server-cuda", "amd.com/gpu": "server-rocm"}.get(resource_name)

@@ -54,7 +54,7 @@ from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
-from draftmark.measure.order import Counters
+from draftmark.measure.order import Counters, EngineSign
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 30000
@@ -263,6 +263,9 @@ _COUNTERS: Final = Counters(
 )
 
 
+_SIGN: Final = EngineSign(engine="sglang", owned_by="sglang", version_path="/server_info")
+
+
 @dataclass(frozen=True, slots=True)
 class Sglang:
     """The `sglang` engine."""
@@ -271,6 +274,7 @@ class Sglang:
     default_version: str = "0.5.23"
     default_image_path: str | None = None
     counters: Counters = _COUNTERS
+    sign: EngineSign = _SIGN
 
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         # AMD's images are made for one family of GPUs each (v0.5.23-rocm720-mi30x, -mi35x), which nobody says here.

@@ -50,7 +50,7 @@ from draftmark.engines.splitting import is_gguf, refuse_experts, refuse_pipeline
 from draftmark.engines.start_budget import start_budget_s
 from draftmark.facts.model_memory import KV_DTYPE_BYTES
 from draftmark.facts.models import ModelFacts
-from draftmark.measure.order import Counters
+from draftmark.measure.order import Counters, EngineSign
 from draftmark.plan import Layout, ModelKind, Unplannable
 
 PORT: Final = 8000
@@ -263,6 +263,9 @@ _COUNTERS: Final = Counters(
 )
 
 
+_SIGN: Final = EngineSign(engine="vllm", owned_by="vllm", version_path="/version")
+
+
 @dataclass(frozen=True, slots=True)
 class Vllm:
     """The `vllm` engine."""
@@ -271,6 +274,7 @@ class Vllm:
     default_version: str = "0.33.0"
     default_image_path: str | None = None
     counters: Counters = _COUNTERS
+    sign: EngineSign = _SIGN
 
     def default_image(self, version: str, resource_name: str | None) -> str | None:
         flavour = {None: "-cpu", "nvidia.com/gpu": "", "amd.com/gpu": "-rocm"}.get(resource_name)

@@ -1,9 +1,9 @@
 """From all that was seen to the result: rows, what stands against them, differences and winners."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from draftmark.measure.order import Order
-from draftmark.measure.result import METRIC_NAMES, Difference, MeasuredTarget, Refusal, Result, Row, Winner
+from draftmark.measure.order import Order, TargetFacts
+from draftmark.measure.result import METRIC_NAMES, Difference, Refusal, Result, Row, Winner, measured_targets
 from draftmark.measure.rows import METRICS, Metric, make_row, medians_and_rate, read_block
 from draftmark.measure.samples import Block
 from draftmark.measure.statistics import MIN_ROUNDS, Paired, choose_winner, compare
@@ -15,7 +15,14 @@ _Where = tuple[str, str]
 
 
 def evaluate(
-    order: Order, blocks: Sequence[Block], *, began: str, ended: str, tool: str, notes: Sequence[str] = ()
+    order: Order,
+    blocks: Sequence[Block],
+    *,
+    began: str,
+    ended: str,
+    tool: str,
+    notes: Sequence[str] = (),
+    facts: Mapping[str, TargetFacts] | None = None,
 ) -> Result:
     """The result of an order, as it is kept.
 
@@ -27,6 +34,7 @@ def evaluate(
         began, ended: RFC 3339, UTC.
         tool: The load generator and its version.
         notes: Sentences for the result, after the user's own.
+        facts: Of targets of which more is known than the order says, by their labels.
 
     Raises:
         ValueError: A block whose requests have times out of order, or that belongs to nothing in the order.
@@ -45,10 +53,7 @@ def evaluate(
         began=began,
         ended=ended,
         order=order,
-        targets=tuple(
-            MeasuredTarget(label=target.label, url=target.url, model=target.model, facts=target.facts)
-            for target in order.targets
-        ),
+        targets=measured_targets(order, facts or {}),
         rows=tuple(rows),
         differences=differences,
         winners=winners,

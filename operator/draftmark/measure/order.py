@@ -39,6 +39,18 @@ class Counters(Document):
     grows."""
 
 
+class EngineSign(Document):
+    """How an engine shows what it is, and where it tells its version."""
+
+    engine: str
+    """Its name."""
+    owned_by: str
+    """What it says of a model in `/v1/models`."""
+    version_path: str
+    """Where it answers JSON that has its version in `version_field`."""
+    version_field: str = "version"
+
+
 class FromClaim(Document):
     """A tokenizer's folder, or a GGUF file, that the Job has mounted."""
 
@@ -102,6 +114,8 @@ class OrderedTarget(Document):
     counters: Counters = Counters()
     memory: AcceleratorMemory | None = None
     """None: it has no accelerators, or nobody knows what they hold."""
+    signs: tuple[EngineSign, ...] = ()
+    """By which its engine is looked for where the facts have none."""
     facts: TargetFacts = TargetFacts()
 
 

@@ -105,6 +105,18 @@ class MeasuredTarget(Document):
     facts: TargetFacts
 
 
+def measured_targets(order: Order, facts: Mapping[str, TargetFacts]) -> tuple[MeasuredTarget, ...]:
+    """All of an order.
+
+    Args:
+        facts: Of those of which more is known than the order says, by their labels.
+    """
+    return tuple(
+        MeasuredTarget(label=t.label, url=t.url, model=t.model, facts=facts.get(t.label, t.facts))
+        for t in order.targets
+    )
+
+
 class Result(Document):
     """The whole of it."""
 

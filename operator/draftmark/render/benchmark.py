@@ -36,6 +36,7 @@ from draftmark.measure.order import (
     AcceleratorMemory,
     Bounds,
     Counters,
+    EngineSign,
     FromClaim,
     FromHub,
     Lengths,
@@ -102,6 +103,7 @@ class Target:
     accelerators: int = 0
     metrics_urls: tuple[str, ...] = ()
     counters: Counters = field(default_factory=Counters)
+    signs: tuple[EngineSign, ...] = ()
     facts: TargetFacts = field(default_factory=TargetFacts)
 
     @property
@@ -277,6 +279,7 @@ def _ordered(target: Target, place: Place, defaults: Defaults) -> OrderedTarget:
         metrics_urls=target.metrics_urls,
         counters=target.counters,
         memory=_memory(target, place, defaults),
+        signs=target.signs,
         facts=target.facts,
     )
 
