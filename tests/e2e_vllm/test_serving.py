@@ -14,7 +14,7 @@ from e2e import tiny_llama
 from tests.e2e.api import Json, Namespace
 from tests.e2e.installed import Client, Installed
 from tests.e2e.load import Load, send
-from tests.e2e_vllm.conftest import PLAIN
+from tests.e2e_vllm.conftest import PLAIN, VERSION
 
 PORT = 8000
 #: What dashboards, alerts and queries for autoscaling ask vLLM for, as Prometheus sees it.
@@ -93,6 +93,15 @@ def test_the_metrics_have_the_names_that_queries_use(plain: Namespace, installed
     assert f'model_name="{PLAIN}"' in text
     counters = ENGINES["vllm"].counters.model_dump(exclude_none=True)
     assert values_of(text, counters).keys() == counters.keys()
+
+
+def test_it_says_that_it_is_vllm_and_of_which_version(plain: Namespace, installed: Installed) -> None:
+    """By this a Benchmark knows it where it is a target by url."""
+    sign = ENGINES["vllm"].sign
+    (pod,) = plain.pods(PLAIN)
+    models, version = (installed.api.to_pod(pod, PORT, path) for path in ("/v1/models", sign.version_path))
+    assert [model["owned_by"] for model in models.json()["data"]] == [sign.owned_by]
+    assert version.json()[sign.version_field].startswith(VERSION), version.text
 
 
 def test_the_cache_has_as_many_bytes_per_token_as_the_planner_counts(
