@@ -120,7 +120,7 @@ def stalled(phase: str = "Pending") -> Json:
 async def test_what_somebody_has_to_mend_is_not_waited_for(
     cluster: Commands, each_look: Looks, written: Callable[..., str], command: str
 ) -> None:
-    each_look += [becomes(cluster, stalled()), *[lambda: None] * 20]
+    each_look += [becomes(cluster, stalled()), *[lambda: None] * 40]
     watch = ["--watch"] if command == "bench" else []
     result = await cluster.run(command, "-f", written(manifest(COMPARING)), *watch)
     assert result.exit_code == 1
@@ -133,7 +133,7 @@ async def test_what_somebody_has_to_mend_is_not_waited_for(
 async def test_what_mends_itself_in_time_is_followed_to_the_end(cluster: Commands, each_look: Looks) -> None:
     cluster.api.add(BENCHMARKS, stalled())
     for _ in range(2):
-        each_look += [becomes(cluster, stalled()), *[lambda: None] * 8, becomes(cluster, benchmarks.running())]
+        each_look += [becomes(cluster, stalled()), *[lambda: None] * 28, becomes(cluster, benchmarks.running())]
     each_look += [becomes(cluster, benchmarks.succeeded())]
     assert (await cluster.run("bench", NAME, "--watch")).exit_code == 0
 

@@ -19,8 +19,9 @@ Json = Mapping[str, Any]
 
 #: Seconds between two looks. The Job tells its progress no oftener.
 _EVERY_S: Final = 2.0
-#: Looks in a row at which somebody has to act, until the command ends: an image may be pulled the second time. A guess.
-_STALLED_LOOKS: Final = 10
+#: Looks in a row at which somebody has to act, until the command ends: a minute. The kubelet tries to pull an image again after 10 and
+#: after 20 s, and what it failed by may be over by then.
+_STALLED_LOOKS: Final = 30
 _ENDED: Final = frozenset({"Succeeded", "Inconclusive", "Failed"})
 _RESOURCE: Final = f"{names.BENCHMARK_PLURAL}.{names.GROUP}"
 
