@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from draftmark.benchmark_runner.connections import keeps_connections
 from draftmark.benchmark_runner.self_description import described
 from draftmark.benchmark_runner.tokenizer import TEXTS
 from draftmark.engines.registry import ENGINES
@@ -54,13 +55,14 @@ def test_a_folder_and_the_file_made_from_it_have_the_tokens_of_llama_server(tmp_
     assert max(map(len, theirs)) < max(len(text.encode()) for text in TEXTS), "some words are one token"
 
 
-async def test_llama_server_is_known_by_what_it_says(tmp_path: Path) -> None:
+async def test_llama_server_is_known_by_what_it_says_and_closes_connections(tmp_path: Path) -> None:
     file = tiny_llama_gguf.write(tmp_path / "model.gguf", tiny_llama.write(tmp_path / "model"))
     signs = tuple(engine.sign for engine in ENGINES.values())
     with llama_server(file) as url:
         target = OrderedTarget(label="target", url=url, model="tiny", tokenizer=FromClaim(path=str(file)), signs=signs)
         (listed,) = httpx.Client(trust_env=False).get(f"{url}/v1/models").json()["data"]
         facts = await described(target, listed["owned_by"])
+        assert not await keeps_connections(url, "tiny")
     assert facts.engine == "llama-cpp"
     assert facts.version is not None
     assert re.fullmatch(r"b[0-9]+-\S+", facts.version), facts.version

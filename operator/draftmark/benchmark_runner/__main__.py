@@ -74,7 +74,7 @@ async def _run(order: Order) -> None:
         except RunRefused as refused:
             result = _refused(order, refused.refusal, run.facts, tool=tool, began=began)
         else:
-            result = evaluate(order, blocks, tool=tool, began=began, ended=now(), facts=run.facts)
+            result = evaluate(order, blocks, tool=tool, began=began, ended=now(), facts=run.facts, notes=run.notes)
         if result.refusal is not None:
             print(f"{result.refusal.code}: {result.refusal.message}", flush=True)
         await publisher.result(result)

@@ -160,6 +160,8 @@ class Backend(OpenAIHTTPBackend):
 
     #: Whether there is one worker process.
     is_alone = False
+    #: Whether a connection is used for one request after the other.
+    keeps_connections = True
     _async_client: httpx.AsyncClient | None
 
     async def process_startup(self) -> None:
@@ -177,7 +179,11 @@ class Backend(OpenAIHTTPBackend):
             timeout=self._args.timeout,
             trust_env=False,
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S),
+            limits=httpx.Limits(
+                max_connections=None,
+                max_keepalive_connections=None if self.keeps_connections else 0,
+                keepalive_expiry=KEEP_ALIVE_S,
+            ),
         )
 
     async def validate(self) -> None:
@@ -221,6 +227,7 @@ async def send(
     timeout_s: float,
     seed: int,
     cores: float,
+    keeps_connections: bool = True,
     began: Callable[[], Awaitable[None]] | None = None,
 ) -> Sent:
     """Send load until its time is over, or so many requests have ended. What is under way then is cut, and is no sample.
@@ -230,6 +237,7 @@ async def send(
         prompts: Without end; taken from another thread.
         seed: Of random times.
         cores: CPUs that there are for this.
+        keeps_connections: Whether the server does. Otherwise each request has a connection of its own.
         began: Called when the first request is on its way.
 
     Raises:
@@ -268,6 +276,7 @@ async def send(
         settings.max_worker_processes = 1
         settings.mp_max_pending_buffer_percent = min(1.0, max(16.0, 2 * load.request_rate) / MOST_UNDER_WAY)
     backend.is_alone = settings.max_worker_processes == 1
+    backend.keeps_connections = keeps_connections
     asked: dict[str, Prompt] = {}
     found: list[tuple[RequestInfo, GenerationResponse | None]] = []
     last_state: SchedulerState | None = None

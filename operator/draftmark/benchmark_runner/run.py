@@ -15,6 +15,7 @@ import httpx
 from draftmark.benchmark_runner.accelerator_memory import PeakMemory, Span
 from draftmark.benchmark_runner.addresses import check_address
 from draftmark.benchmark_runner.client_cpu import ClientCpu
+from draftmark.benchmark_runner.connections import keeps_connections
 from draftmark.benchmark_runner.engine_metrics import EngineMetrics
 from draftmark.benchmark_runner.load import ClockStepped, Sent, send
 from draftmark.benchmark_runner.plan import Pace, Stretch, stretches_of
@@ -59,6 +60,7 @@ class _Prepared:
     target: OrderedTarget
     vocabulary: Vocabulary
     metrics: EngineMetrics
+    keeps_connections: bool
     #: By workload; and how many of them were sent.
     datasets: dict[str, Sequence[Prompt]] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
@@ -79,6 +81,8 @@ class Run:
         self.pace = Pace(self.stretches)
         #: Of the targets that have answered, by their labels.
         self.facts: dict[str, TargetFacts] = {}
+        #: Sentences for the result.
+        self.notes: list[str] = []
         self.cpu = ClientCpu()
         self._tell = tell
         self._repeated = 0
@@ -111,8 +115,17 @@ class Run:
         tokenizer = await asyncio.to_thread(get_tokenizer, target, token=self.environment.hub_token)
         await compare(tokenizer, target, [target.url, *dict.fromkeys(map(_base, target.metrics_urls))])
         metrics = await stack.enter_async_context(EngineMetrics(target.metrics_urls, target.counters))
+        keeps = await keeps_connections(target.url, target.model)
+        if not keeps:
+            self.notes.append(
+                f"Each request to the {target.label} had a connection of its own, for its server closes them after an answer: "
+                "TTFT and E2E hold the time of connecting."
+            )
         prepared = _Prepared(
-            target=target, vocabulary=await asyncio.to_thread(Vocabulary.of, tokenizer), metrics=metrics
+            target=target,
+            vocabulary=await asyncio.to_thread(Vocabulary.of, tokenizer),
+            metrics=metrics,
+            keeps_connections=keeps,
         )
         for workload in self.order.workloads:
             if workload.dataset is not None:
@@ -173,6 +186,7 @@ class Run:
                 timeout_s=self.order.request_timeout_s,
                 seed=seed_of(self.order.job, stretch.workload.name, stretch.load.label, stretch.round),
                 cores=self.cpu.allowed,
+                keeps_connections=prepared.keeps_connections,
                 began=begin,
             )
             client = self.cpu.end()
