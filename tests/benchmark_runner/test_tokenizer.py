@@ -114,6 +114,19 @@ async def test_a_hub_that_does_not_give_it_is_a_reason() -> None:
     assert refused.value.refusal.code == "TokenizerUnavailable"
 
 
+@pytest.mark.parametrize(("service", "named"), [(None, "target.tokenizer"), ("llama", "model.uri")])
+def test_a_hub_that_does_not_answer_is_told_with_the_way_out(
+    service: str | None, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("draftmark.benchmark_runner.tokenizer.HUB_S", 0.5)  # too short for a second try
+    where = FromHub(endpoint="http://127.0.0.1:1", repository=REPOSITORY, allow_http=True)
+    with pytest.raises(RunRefused) as refused:
+        get_tokenizer(a_target(tokenizer=where, facts=TargetFacts(service=service)))
+    message = refused.value.refusal.message
+    assert "cannot be reached" in message
+    assert message.endswith(f"Let pods of the namespace reach the hub, or bring it on a claim (pvc://) as {named}.")
+
+
 @pytest.mark.parametrize(
     ("service", "named"),
     [(None, ("target.authSecretRef", "target.tokenizer")), ("llama", ("model.authSecretRef", "model.uri"))],

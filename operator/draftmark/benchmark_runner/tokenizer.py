@@ -40,6 +40,8 @@ TEXTS: Final = (
 )
 FILE: Final = "tokenizer.json"
 CODE: Final = "TokenizerUnavailable"
+#: How it is told that the hub did not answer.
+_UNREACHED: Final = ("HubUnreachable", "HubTimedOut")
 #: What the reader of the hub names in its messages, and what a target by url has instead.
 _FIELDS_OF_URL: Final = (("model.authSecretRef", "target.authSecretRef"), ("model.uri", "target.tokenizer"))
 
@@ -86,6 +88,8 @@ def get_tokenizer(target: OrderedTarget, *, token: str | None = None) -> Tokeniz
                 return _fetched(where, token)
     except ReadingEnds as ends:
         message = ends.problem.message
+        if ends.problem.code in _UNREACHED:
+            message += " Let pods of the namespace reach the hub, or bring it on a claim (pvc://) as model.uri."
         if target.facts.service is None:
             for ours, theirs in _FIELDS_OF_URL:
                 message = message.replace(ours, theirs)
