@@ -39,9 +39,9 @@ type engine struct {
 	// Totals of tokens, as the metrics tell them.
 	promptTokens, cachedTokens, predictedTokens atomic.Int64
 	// Requests that asked for a completion, counted from 1.
-	completions     atomic.Int64
-	firstCompletion atomic.Pointer[time.Time]
-	tokenizer       tokenizer
+	completions atomic.Int64
+	restarted   atomic.Pointer[time.Time]
+	tokenizer   tokenizer
 	// isVllm: metrics are vLLM's.
 	isVllm bool
 }
@@ -288,8 +288,10 @@ func (c *completion) begin() {
 	e.promptTokens.Add(int64(c.promptTokens))
 	e.cachedTokens.Add(int64(c.cachedTokens))
 	number := e.completions.Add(1)
-	e.firstCompletion.CompareAndSwap(nil, &c.began)
-	c.pace, c.fraud = e.behaviour.pace(number, e.working()), e.behaviour.fraud(number)
+	if number == e.behaviour.restartAfter {
+		e.restarted.Store(&c.began)
+	}
+	c.pace, c.fraud = e.behaviour.pace(number), e.behaviour.fraud(number)
 	if share := e.behaviour.outputShare; share != 1 {
 		c.count, c.finish = max(1, int(float64(c.count)*share)), "stop"
 	}

@@ -24,11 +24,11 @@ type lies struct {
 	// model is the name that answers bear; empty: the one asked for.
 	model                    string
 	outputShare, cachedShare float64
-	restart                  time.Duration
+	restartAfter             int64
 	otherTokens              float64
 	coldRequests             int64
 	slowFactor               float64
-	slow                     time.Duration
+	slowTurn                 int64
 }
 
 // fraud of the n-th completion: shares are kept evenly, not by chance.
@@ -46,24 +46,15 @@ func (l *lies) fraud(number int64) fraud {
 }
 
 // pace is the factor of all times of the n-th completion.
-func (l *lies) pace(number int64, working time.Duration) float64 {
+func (l *lies) pace(number int64) float64 {
 	pace := 1.0
 	if number <= l.coldRequests {
 		pace *= coldFactor
 	}
-	if l.slow > 0 && working > l.slow {
+	if l.slowTurn > 0 && (number-1)/l.slowTurn%2 == 1 {
 		pace *= l.slowFactor
 	}
 	return pace
-}
-
-// working is how long ago the first completion began.
-func (e *engine) working() time.Duration {
-	first := e.firstCompletion.Load()
-	if first == nil {
-		return 0
-	}
-	return time.Since(*first)
 }
 
 func (e *engine) answeringModel() string {
@@ -89,8 +80,8 @@ func (e *engine) totals() totals {
 		more := int64(other * since.Seconds())
 		seen.prompt, seen.predicted, seen.running = seen.prompt+more, seen.predicted+more, seen.running+1
 	}
-	if restart := e.behaviour.restart; restart > 0 && e.working() > restart {
-		seen.started = e.firstCompletion.Load().Add(restart)
+	if restarted := e.restarted.Load(); restarted != nil {
+		seen.started = *restarted
 	}
 	return seen
 }

@@ -33,12 +33,11 @@
 //	STANDIN_ANSWERING_MODEL     name that answers bear
 //	STANDIN_OUTPUT_SHARE        share of the tokens asked for that are answered
 //	STANDIN_CACHED_SHARE        share of each prompt that comes from a cache
-//	STANDIN_RESTART_SECONDS     looks as if started anew that long after the first
-//	                            completion
+//	STANDIN_RESTART_AFTER       looks as if started anew with this completion
 //	STANDIN_OTHER_TOKENS        tokens per second of a client that is not there
 //	STANDIN_COLD_REQUESTS       completions at the beginning that take 4 times as long
-//	STANDIN_SLOW_FACTOR         factor of all times from
-//	STANDIN_SLOW_SECONDS        so long after the first completion on
+//	STANDIN_SLOW_FACTOR         factor of all times in every second turn of
+//	STANDIN_SLOW_TURN           so many completions
 //
 // Called vllm it stands in for `vllm serve` in what starts a pod: it prints
 // what it was started with (tellStart), loads no model, and has vLLM's metrics.
@@ -183,11 +182,11 @@ func readBehaviour(variable func(string) string) (behaviour, error) {
 			model:         variable("STANDIN_ANSWERING_MODEL"),
 			outputShare:   number("STANDIN_OUTPUT_SHARE", 1),
 			cachedShare:   number("STANDIN_CACHED_SHARE", 0),
-			restart:       scaled("STANDIN_RESTART_SECONDS", time.Second, 0),
+			restartAfter:  int64(number("STANDIN_RESTART_AFTER", 0)),
 			otherTokens:   number("STANDIN_OTHER_TOKENS", 0),
 			coldRequests:  int64(number("STANDIN_COLD_REQUESTS", 0)),
 			slowFactor:    number("STANDIN_SLOW_FACTOR", 1),
-			slow:          scaled("STANDIN_SLOW_SECONDS", time.Second, 0),
+			slowTurn:      int64(number("STANDIN_SLOW_TURN", 0)),
 		},
 	}
 	if read.hang != "" && read.hang != hangAll && read.hang != hangAnswers {

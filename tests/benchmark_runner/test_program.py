@@ -219,6 +219,9 @@ async def test_every_kind_of_prompt_is_sent(model: Path, tmp_path: Path) -> None
             assert asked is None or seen == pytest.approx(asked[0], abs=asked[1]), row
 
 
+#: A completion in the middle of the run: one of one token, six of a second of warm-up, and ten in each of three blocks of 2 s, two at a
+#: time that take 0.5 s.
+MIDDLE = "20"
 #: What the stand-in is told, what changes of the order, and the code of the refusal.
 FRAUDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any], str]] = {
     "other load": ({"STANDIN_OTHER_TOKENS": "1000"}, {}, "OtherLoad"),  # takes longest: the program waits for rest
@@ -233,13 +236,13 @@ FRAUDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any], str]] = {
         {"has_metrics": False, "warm_up_s": 0.0, "duration_s": 4.0, "repetitions": 1},
         "PrefixCacheHits",
     ),
-    "a restart": ({"STANDIN_RESTART_SECONDS": "4.5"}, {}, "TargetRestarted"),
+    "a restart": ({"STANDIN_RESTART_AFTER": MIDDLE}, {}, "TargetRestarted"),
     "a cold start": (
         {"STANDIN_COLD_REQUESTS": "12"},
         {"warm_up_s": 0.0, "duration_s": 4.0, "loads": (Load(concurrency=4),)},
         "NotWarmedUp",
     ),
-    "scatter": ({"STANDIN_SLOW_FACTOR": "1.6", "STANDIN_SLOW_SECONDS": "4.5"}, {}, "ScatterTooLarge"),
+    "scatter": ({"STANDIN_SLOW_FACTOR": "1.6", "STANDIN_SLOW_TURN": MIDDLE}, {}, "ScatterTooLarge"),
     "a client without CPU": (
         {"STANDIN_FIRST_TOKEN_MS": "2", "STANDIN_TOKEN_MS": "0.2"},
         {"loads": (Load(concurrency=16),), "repetitions": 1},

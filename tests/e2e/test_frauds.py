@@ -52,7 +52,7 @@ LIARS: Final = {
     "cold": Liar(
         code="NotWarmedUp", lies={"COLD_REQUESTS": 12}, spec={"warmUp": "0s", "duration": "6s", "concurrency": [4]}
     ),
-    "scatter": Liar(code="ScatterTooLarge", lies={"SLOW_FACTOR": 1.6, "SLOW_SECONDS": 4.5}),
+    "scatter": Liar(code="ScatterTooLarge", lies={"SLOW_FACTOR": 1.6, "SLOW_TURN": 20}),
     "late": Liar(
         code="ClientSaturated",
         lies={"FIRST_TOKEN_MS": 2, "TOKEN_MS": 0.2},
