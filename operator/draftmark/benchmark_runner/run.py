@@ -118,7 +118,7 @@ class Run:
         keeps = await keeps_connections(target.url, target.model)
         if not keeps:
             self.notes.append(
-                f"Each request to the {target.label} had a connection of its own, for its server closes them after an answer: "
+                f"Each request to the {target.label} had a connection of its own, for none was seen to be kept after an answer: "
                 "TTFT and E2E hold the time of connecting."
             )
         prepared = _Prepared(
