@@ -61,7 +61,7 @@ DEFINITIONS: Final = (
     ("TPOT", "Time per output token, as vLLM means it: (E2E - TTFT) / (output tokens - 1) of one request, in milliseconds."),
     ("E2E", "End-to-end latency: from sending a request to the last token of its answer, in milliseconds."),
     ("p50, p90, p99", "Percentiles over requests: half, 90 % and 99 % of them took at most this long."),
-    ("(low to high)", "95 % confidence interval over repetitions; left out where there are too few to say. Of p99 it is 85 to 95 % only (simulated): slow stretches that no repetition had are not in it."),
+    ("(low to high)", "95 % confidence interval over repetitions; left out where there are too few to say. Of p99 it is 80 to 95 % only (simulated): slow stretches that no repetition had are not in it."),
     ("goodput", "Requests per second that held all objectives of the Benchmark."),
     ("scatter", "Range of the repetitions' medians, as a share of the median of all; the largest of TTFT, ITL and E2E."),
     ("TBD", "Not measured. A percentile reads TBD where there are too few samples for it. Nothing is estimated."),
