@@ -87,7 +87,16 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "No such file" in ran.stderr
 
 
-@pytest.mark.parametrize("words", [[], ["-f", "x", "--csv", "--html", "-"], ["-f", "x", "--markdown", "-"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-f", "x", "--csv", "--html", "-"],
+        ["-f", "x", "--markdown", "-"],
+        *(["-f", "x", "--markdown", name] for name in ("", ".", "/")),
+    ],
+    ids=str,
+)
 def test_what_cannot_be_meant_is_wrong_usage(words: list[str]) -> None:
     assert run(*words).exit_code == 2
 

@@ -49,6 +49,8 @@ def report(
             "--markdown puts its plots beside its file, and stdout has no place for them. Name a file; Markdown without "
             "plots is what is written to stdout without --markdown."
         )
+    if text_file is not None and not Path(text_file).name:
+        raise click.UsageError(f"--markdown {text_file!r} names no file: write one, such as report.md.")
     if page is not None or text_file is not None:
         _need_plots()
     results = []
