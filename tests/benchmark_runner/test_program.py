@@ -24,7 +24,7 @@ from tests.benchmark_runner.orders import VLLM_COUNTERS, a_target, a_workload, a
 from tests.benchmark_runner.prometheus import FakePrometheus, series
 from tests.benchmark_runner.standins import MODEL, standin
 from tests.measured import lines_of
-from tests.model_facts_reader.hub import REPOSITORY, FakeHub
+from tests.model_facts_reader.hub import REPOSITORY, FakeHub, endless
 
 pytestmark = pytest.mark.integration
 
@@ -300,6 +300,15 @@ async def test_a_target_without_the_model_is_a_failure_in_words(model: Path, tmp
     assert (ended.result.refusal.code, ended.result.rows) == ("ModelMissing", ())
     assert f"serves {MODEL}, not another. " in ended.result.refusal.message
     assert "correct target.model of a target by url; an InferenceService" in ended.result.refusal.message
+
+
+async def test_a_list_of_models_without_end_is_not_read(model: Path, tmp_path: Path) -> None:
+    async with FakeHub(instead={"": endless()}).serving() as server:
+        ended = await run(measuring(server.url, model), tmp_path)
+    assert ended.result is not None
+    assert ended.result.refusal is not None
+    assert ended.result.refusal.code == "TargetUnreachable"
+    assert "/v1/models answers with more than 4194304 bytes" in ended.result.refusal.message
 
 
 async def test_a_tokenizer_that_is_not_the_engines_is_a_failure_in_words(model: Path, tmp_path: Path) -> None:

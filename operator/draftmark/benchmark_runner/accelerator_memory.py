@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import httpx
 
+from draftmark.benchmark_runner.bounded import read_at_most
 from draftmark.measure.order import AcceleratorMemory
 
 __all__ = ["MemoryUnknown", "PeakMemory", "Scraped", "Span", "peak_bytes", "queries", "scraped_of"]
@@ -193,14 +194,11 @@ class PeakMemory:
         # In the body: the names of many pods are longer than some servers take URLs.
         form = {"query": query, "time": f"{at:.3f}", "timeout": f"{ANSWER_S:g}s"}
         async with self._client.stream("POST", f"{server}/api/v1/query", data=form) as answer:
-            parts, length = [], 0
-            async for part in answer.aiter_bytes():
-                parts.append(part)
-                length += len(part)
-                if length > MAX_BYTES:
-                    raise MemoryUnknown(f"its answer is longer than {MAX_BYTES} bytes")
+            content = await read_at_most(answer, MAX_BYTES)
+        if content is None:
+            raise MemoryUnknown(f"its answer is longer than {MAX_BYTES} bytes")
         try:
-            return json.loads(b"".join(parts))
+            return json.loads(content)
         except (ValueError, RecursionError):
             raise MemoryUnknown(f"it answered {answer.status_code}, and no JSON") from None
 

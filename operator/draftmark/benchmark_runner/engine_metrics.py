@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from draftmark.benchmark_runner.bounded import read_at_most
 from draftmark.measure.order import Counters
 from draftmark.measure.samples import Reading
 
@@ -52,15 +53,10 @@ class EngineMetrics:
             async with self._client.stream("GET", url) as answer:
                 if answer.status_code != 200:
                     return ""
-                parts, length = [], 0
-                async for part in answer.aiter_bytes():
-                    parts.append(part)
-                    length += len(part)
-                    if length > MAX_BYTES:
-                        return ""
+                page = await read_at_most(answer, MAX_BYTES)
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return ""
-        return b"".join(parts).decode("utf-8", "replace")
+        return (page or b"").decode("utf-8", "replace")
 
 
 def values_of(page: str, names: Mapping[str, str]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import httpx
 
 from draftmark.benchmark_runner.accelerator_memory import PeakMemory, Span
 from draftmark.benchmark_runner.addresses import check_address
+from draftmark.benchmark_runner.bounded import read_at_most
 from draftmark.benchmark_runner.client_cpu import ClientCpu
 from draftmark.benchmark_runner.connections import keeps_connections
 from draftmark.benchmark_runner.engine_metrics import EngineMetrics
@@ -41,6 +43,8 @@ BLIND_REST_S: Final = 0.5
 #: Seconds that a target may take to name its models, and tries.
 ANSWER_S: Final = 10.0
 TRIES: Final = 5
+#: Longest list of models that is read, in bytes. A gateway of a thousand models has some 100 KB; a bound of ours, well above.
+MAX_MODELS_BYTES: Final = 4 * 2**20
 #: Stretches that are repeated because the clock was set.
 MOST_REPEATED: Final = 3
 
@@ -118,8 +122,8 @@ class Run:
         keeps = await keeps_connections(target.url, target.model)
         if not keeps:
             self.notes.append(
-                f"Each request to the {target.label} had a connection of its own, for none was seen to be kept after an answer: "
-                "TTFT and E2E hold the time of connecting."
+                f"{target.label}: each request had a connection of its own, for none was seen to be kept after an answer; TTFT and "
+                "E2E hold the time of connecting."
             )
         prepared = _Prepared(
             target=target,
@@ -312,9 +316,16 @@ async def _check_model(target: OrderedTarget) -> str | None:
             if number:
                 await asyncio.sleep(min(2.0**number, ANSWER_S))
             try:
-                answer = await client.get(f"{target.url.rstrip('/')}/v1/models")
-                listed: Any = answer.json() if answer.status_code == 200 else None
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                async with client.stream("GET", f"{target.url.rstrip('/')}/v1/models") as answer:
+                    content = await read_at_most(answer, MAX_MODELS_BYTES) if answer.status_code == 200 else b""
+                if content is None:
+                    raise RunRefused(
+                        "TargetUnreachable",
+                        f"{target.url}/v1/models answers with more than {MAX_MODELS_BYTES} bytes, and is not read: it must list its "
+                        "models there. Correct target.url, or look at what answers.",
+                    )
+                listed: Any = json.loads(content) if content else None
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
                 why = str(error) or type(error).__name__
                 continue
             if listed is None:

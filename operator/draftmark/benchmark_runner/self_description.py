@@ -3,12 +3,14 @@
 It is what the server says and no more: a proxy before it says nothing, or of itself. What is not told stays unknown.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
 
+from draftmark.benchmark_runner.bounded import read_at_most
 from draftmark.measure.order import EngineSign, OrderedTarget, TargetFacts
 
 __all__ = ["described"]
@@ -40,12 +42,8 @@ async def _version(url: str, sign: EngineSign) -> str | None:
         ):
             if answer.status_code != 200:
                 return None
-            content = b""
-            async for part in answer.aiter_bytes():
-                content += part
-                if len(content) > MAX_BYTES:
-                    return None
-        told: Any = httpx.Response(200, content=content).json()
+            content = await read_at_most(answer, MAX_BYTES)
+        told: Any = json.loads(content) if content is not None else None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RecursionError):
         return None
     version = told.get(sign.version_field) if isinstance(told, Mapping) else None
