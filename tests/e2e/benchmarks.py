@@ -9,14 +9,10 @@ from typing import Any, Final
 from draftmark.api import names
 from draftmark.cluster.kinds import BENCHMARKS, CONFIG_MAPS
 from draftmark.measure.result import Result
+from tests.busy import BUSY, TRIES
 from tests.e2e.api import Json, Namespace, eventually
 
 ENDED: Final = ("Succeeded", "Inconclusive", "Failed")
-#: Runs of one measurement. The node has its two cores for all that is on it, and a load generator that was late says so and shows
-#: no number: that is right, and no reason to believe it less the next time.
-TRIES: Final = 4
-#: Reasons that speak of the machine, and not of what was measured.
-BUSY: Final = frozenset({"ClientSaturated", "ScatterTooLarge", "NotWarmedUp"})
 #: Of the load generator: the node has two CPUs, which others have asked for as well.
 SMALL: Final = {"requests": {"cpu": "300m", "memory": "256Mi"}}
 #: Seconds that a command may take.
@@ -73,7 +69,7 @@ def wait_until_ended(namespace: Namespace, name: str, within_s: float = 120.0) -
 
 
 def with_cpu(run: Callable[[int], Json], *, meant: Set[str] = frozenset()) -> Json:
-    """Run it anew, some times, where the machine was too busy to measure.
+    """Run it anew, some times, where the machine was too busy to measure: the node has its two cores for all that is on it.
 
     Args:
         run: Takes the number of the try and gives the status at the end.
