@@ -16,6 +16,7 @@ from draftmark.cluster.kinds import BENCHMARKS, CONFIG_MAPS, INFERENCE_SERVICES,
 from e2e.browser import Seen, browser
 from e2e.cluster.images import REPOSITORY
 from e2e.models import URI, VOCABULARY
+from tests.busy import BUSY
 from tests.e2e.api import Json, Namespace, eventually
 from tests.e2e.benchmarks import (
     benchmark,
@@ -242,6 +243,9 @@ def test_a_benchmark_outlives_its_job_and_the_operator(targets: Namespace, insta
     status = wait_until_ended(targets, "killed", within_s=150)
     assert status["attempts"] == 1
     assert status["job"] != first["job"]
-    assert status["phase"] == "Succeeded", told(status)
+    # Another operator starts beside the second Job: a row that says that this took its CPU is a result as well.
+    assert status["phase"] in ("Succeeded", "Inconclusive"), told(status)
+    assert refusals(status) <= BUSY, told(status)
+    assert len(status["results"]) == 1
     assert whole_result(targets, "killed").job == status["job"]
     installed.wait_until_both_replicas_are_ready()
