@@ -122,9 +122,10 @@ def test_what_is_shown_is_what_is(watched: Watched, home: Namespace) -> None:
     most = CLIENTS - PLACES
     assert most - 2 <= (value("avg_over_time(draftmark:queue_depth{@}[20s])") or 0) <= most
     assert PLACES - 1 < (value("avg_over_time(draftmark:gateway_requests_in_flight{@}[20s])") or 0) <= PLACES
-    # Two places with a token each 50 ms: 40 a second at most, less what lies between two requests.
+    # Two places with a token each 50 ms: 40 a second at most, less what lies between two requests. What a busy engine tells late is
+    # counted at the time at which it was asked: a second of twenty is 5 %.
     rate = value("sum(rate(llamacpp:tokens_predicted_total{@}[20s]))") or 0
-    assert 10 < rate <= 41
+    assert 10 < rate <= 44
     # Good answers and no others.
     codes = ask(watched.url, f'draftmark:gateway_responses:rate2m{{inference_service="{BUSY}"}} > 0')
     assert {sample["metric"]["code"] for sample in codes} == {"2xx"}
