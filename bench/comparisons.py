@@ -396,7 +396,8 @@ def row_intervals(noise: Noise, *, count: int, seconds: float) -> None:
     steady = replace(noise, drift=0.0, wave=0.0)
     endless = simulate_blocks(rng, served, steady, _ENDLESS, seconds=seconds)
     everything = np.concatenate([block.ttft for block in endless])
-    counted = [rate([block], served.load, lambda part: part.tokens).value for block in endless]
+    rates = [rate([block], served.load, lambda part: part.tokens) for block in endless]
+    counted = [found.value for found in rates if found is not None]
     truth = {
         "ttft p50": float(np.quantile(everything, 0.5)),
         "ttft p90": float(np.quantile(everything, 0.9)),

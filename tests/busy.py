@@ -6,4 +6,4 @@ from typing import Final
 #: Runs of one measurement.
 TRIES: Final = 4
 #: Codes of refusals that a busy machine is enough for.
-BUSY: Final = frozenset({"ClientSaturated", "ScatterTooLarge", "NotWarmedUp"})
+BUSY: Final = frozenset({"ClientSaturated", "LoadNeverWhole", "ScatterTooLarge", "NotWarmedUp"})

@@ -299,6 +299,10 @@ func (c *completion) begin() {
 
 // next waits for a token; false if the client went away.
 func (c *completion) next(ctx context.Context, index int) bool {
+	if c.fraud == fraudHang {
+		<-ctx.Done()
+		return false
+	}
 	time_ := c.engine.behaviour.token
 	if index == 0 {
 		time_ = c.engine.behaviour.firstToken

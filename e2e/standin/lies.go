@@ -16,11 +16,12 @@ const (
 	fraudError
 	fraudCut
 	fraudInStream
+	fraudHang
 )
 
 // lies are what a load generator must not fall for.
 type lies struct {
-	errorShare, cutShare, inStreamShare float64
+	errorShare, cutShare, inStreamShare, hangShare float64
 	// model is the name that answers bear; empty: the one asked for.
 	model                    string
 	outputShare, cachedShare float64
@@ -41,6 +42,8 @@ func (l *lies) fraud(number int64) fraud {
 		return fraudCut
 	case falls(l.inStreamShare):
 		return fraudInStream
+	case falls(l.hangShare):
+		return fraudHang
 	}
 	return honest
 }

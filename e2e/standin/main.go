@@ -30,6 +30,7 @@
 //	STANDIN_ERROR_SHARE         share of completions that are answered with 500
 //	STANDIN_CUT_SHARE           share of streams that end in the middle
 //	STANDIN_STREAM_ERROR_SHARE  share of streams with an error inside
+//	STANDIN_HANG_SHARE          share of completions that are never answered
 //	STANDIN_ANSWERING_MODEL     name that answers bear
 //	STANDIN_OUTPUT_SHARE        share of the tokens asked for that are answered
 //	STANDIN_CACHED_SHARE        share of each prompt that comes from a cache
@@ -178,6 +179,7 @@ func readBehaviour(variable func(string) string) (behaviour, error) {
 		lies: lies{
 			errorShare:    number("STANDIN_ERROR_SHARE", 0),
 			cutShare:      number("STANDIN_CUT_SHARE", 0),
+			hangShare:     number("STANDIN_HANG_SHARE", 0),
 			inStreamShare: number("STANDIN_STREAM_ERROR_SHARE", 0),
 			model:         variable("STANDIN_ANSWERING_MODEL"),
 			outputShare:   number("STANDIN_OUTPUT_SHARE", 1),

@@ -233,6 +233,7 @@ FRAUDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any], str]] = {
     "other load": ({"STANDIN_OTHER_TOKENS": "1000"}, {}, "OtherLoad"),  # takes longest: the program waits for rest
     "errors": ({"STANDIN_ERROR_SHARE": "0.2"}, {}, "TooManyErrors"),
     "an error inside the stream": ({"STANDIN_STREAM_ERROR_SHARE": "0.2"}, {}, "TooManyErrors"),
+    "answers that never come": ({"STANDIN_HANG_SHARE": "0.2"}, {"duration_s": 4.0}, "TooManyErrors"),
     "streams that just end": ({"STANDIN_CUT_SHARE": "0.2"}, {}, "StreamsCut"),
     "another model": ({"STANDIN_ANSWERING_MODEL": "smaller"}, {}, "ModelMismatch"),
     "short answers": ({"STANDIN_OUTPUT_SHARE": "0.5"}, {}, "OutputLengths"),
@@ -287,6 +288,7 @@ async def test_frauds_are_refused_and_show_no_number(model: Path, tmp_path: Path
     seen = await asyncio.gather(*map(caught, FRAUDS))
     assert {name: code for name, code, _ in seen} == {name: code for name, (_, _, code) in FRAUDS.items()}, seen
     said = {name: message for name, _, message in seen}
+    assert "had no answer when their block ended" in said["answers that never come"]
     assert "told by the engine's metrics" in said["a prefix cache"]
     assert "told by the usage of its answers" in said["a prefix cache without metrics"]
 

@@ -46,6 +46,7 @@ class Liar:
 LIARS: Final = {
     "errors": Liar(code="TooManyErrors", lies={"ERROR_SHARE": 0.2}),
     "inside": Liar(code="TooManyErrors", lies={"STREAM_ERROR_SHARE": 0.2}),
+    "hanging": Liar(code="TooManyErrors", lies={"HANG_SHARE": 0.2}, spec={"duration": "4s"}),
     "cut": Liar(code="StreamsCut", lies={"CUT_SHARE": 0.2}),
     "other-model": Liar(code="ModelMismatch", lies={"ANSWERING_MODEL": "smaller"}),
     "short": Liar(code="OutputLengths", lies={"OUTPUT_SHARE": 0.5}),

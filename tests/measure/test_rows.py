@@ -12,6 +12,7 @@ from draftmark.measure.order import Bounds, Load, OrderedObjectives
 from draftmark.measure.result import Row
 from draftmark.measure.rows import (
     MIN_SAMPLES,
+    has_rate,
     is_answered,
     make_row,
     medians_and_rate,
@@ -164,6 +165,24 @@ def test_a_rate_of_requests_is_seen_as_it_is_answered() -> None:
     seen = row(of(*(sample(i / 2) for i in range(100)), load=load), load=load)
     assert seen.requests_per_second is not None
     assert seen.requests_per_second.value == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("ends_s", "load"),
+    [
+        # The quickest 8 of 16, and the first 10 of 16 whose answers are as long as the block.
+        ([4.0 + i for i in range(8)], Load(concurrency=16)),
+        ([50.0 + i for i in range(10)], Load(concurrency=16)),
+        ([5.0], Load(request_rate=1.0)),
+    ],
+)
+def test_a_load_that_was_never_seen_whole_has_no_rate(ends_s: list[float], load: Load) -> None:
+    seen = of(*(sample(0.0, ttft_s=end - ITL_S * (OUTPUT - 1)) for end in ends_s), load=load)
+    assert not has_rate(seen, load)
+    assert has_rate(block(load=load), load)
+    both = row(seen, block(load=load), load=load)
+    assert (both.requests_per_second, both.output_tokens_per_second) == (None, None)
+    assert "output_tokens_per_second" not in medians_and_rate(read_block(seen), load)
 
 
 def test_failed_requests_are_load_and_no_answers() -> None:

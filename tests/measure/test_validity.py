@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from draftmark.measure.order import Bounds, Lengths, Load, OrderedObjectives, OrderedWorkload
-from draftmark.measure.samples import Block, Client, Reading, Sample
+from draftmark.measure.rows import make_row
+from draftmark.measure.samples import Block, Client, Reading, Sample, Unfinished
 from draftmark.measure.validity import OF_A_ROW, OF_THE_RUN, Cell, refuse_row, refuse_run, unchecked
 from tests.measure.seen import (
     CHAT,
@@ -76,6 +77,28 @@ def cut(seen: Sample) -> Sample:
     return replace(seen, finish=None)
 
 
+def ending(*ages_s: float) -> Change:
+    """With requests that have been under way for so long at its end. The slowest answer takes 1.18 s."""
+    return lambda seen: replace(
+        seen, unfinished=tuple(Unfinished(sent=seen.ended - age, asked_tokens=OUTPUT) for age in ages_s)
+    )
+
+
+def stopping_after(answers: int) -> Change:
+    """Each slot hangs after so many answers, and sends no more."""
+    return lambda seen: replace(
+        seen,
+        samples=seen.samples[:answers],
+        unfinished=tuple(Unfinished(sent=seen.samples[answers - 1].last, asked_tokens=OUTPUT) for _ in range(2)),
+        readings=(),
+    )
+
+
+def alone(seen: Block) -> tuple[Sample, ...]:
+    """Two are asked to be under way, and of those that were answered there was never more than one."""
+    return tuple(sample(seen.began + 2.0 * i) for i in range(10))
+
+
 def failed(seen: Sample) -> Sample:
     return replace(seen, first=None, finish=None, output_tokens=None, error="stream_error: upstream closed")
 
@@ -126,6 +149,8 @@ REFUSED: Final[list[tuple[str, bool, Change]]] = [
     ("OtherLoad", False, only(0, each_reading(lambda r: replace(r, output_tokens=(r.output_tokens or 0) * 1.5)))),
     ("OtherLoad", False, only(0, each_reading(lambda r: replace(r, prompt_tokens=(r.prompt_tokens or 0) * 2.5)))),
     ("TooManyErrors", True, only(1, samples(failed, every=1000))),
+    ("TooManyErrors", True, only(1, ending(2.5))),
+    ("TooManyErrors", True, only(1, stopping_after(10))),
     ("StreamsCut", True, only(1, samples(cut, every=1000))),
     ("StreamsCut", True, only(1, samples(lambda s: replace(s, output_tokens=OUTPUT // 2), every=1000))),
     ("StreamsCut", True, only(1, samples(lambda s: replace(s, first=None), every=1000))),
@@ -138,7 +163,9 @@ REFUSED: Final[list[tuple[str, bool, Change]]] = [
     ("TooFewSamples", False, lambda b: replace(b, samples=b.samples[:1], readings=())),
     ("TooFewSamples", False, lambda b: replace(b, samples=())),
     ("TooFewSamples", False, only(1, lambda b: replace(b, samples=(), readings=()))),
+    ("LoadNeverWhole", False, only(1, lambda b: replace(b, samples=alone(b), readings=()))),
     ("StreamsBuffered", False, samples(lambda s: replace(s, first=s.last - 1e-4))),
+    ("StreamsBuffered", False, lambda b: replace(b, gaps_ms={0.02: 46, 320.0: 3})),
     ("ClientSaturated", False, only(2, lambda b: replace(b, client=Client(cpu_share=0.95, throttled_s=0.0)))),
     ("ClientSaturated", False, only(2, lambda b: replace(b, client=Client(cpu_share=0.5, throttled_s=1.0)))),
     ("ClientSaturated", False, samples(lambda s: replace(s, due=s.sent - 0.07))),
@@ -178,6 +205,11 @@ PASSES: Final[dict[str, Change]] = {
     "a template in the cache of an engine without metrics": by_answers(OVERHEAD + 10),
     "one prompt of many that was cached": by_answers(100, every=50),
     "an engine that computes all": computed_only(1.0),
+    "requests that are under way at the end": ending(0.0, 2.3),
+    "a longer answer that is under way at the end": lambda b: replace(
+        b, unfinished=(Unfinished(sent=b.ended - 4.0, asked_tokens=2 * OUTPUT),)
+    ),
+    "tokens that come one by one": lambda b: replace(b, gaps_ms={0.06: 40, 20.0: 9}),
     "a few late requests": samples(lambda s: replace(s, due=s.sent - 0.1), every=20),
     "a server that names no model": samples(lambda s: replace(s, model=None)),
     "a first repetition a little slower": only(0, slower(0.1)),
@@ -304,6 +336,37 @@ def test_a_queue_that_grows_is_no_latency() -> None:
     assert code(at_rate(samples(lambda s: replace(s, due=s.sent - 0.015)))) == "ClientSaturated"
     assert code(cell(samples(lambda s: replace(s, due=s.sent - 0.015)))) is None
     assert code(at_rate(lengthening(30.0))) == "QueueGrows"
+
+
+def test_a_queue_that_grows_is_seen_where_hardly_anything_is_answered() -> None:
+    """A request each second, of which one in five is answered: 12 answers in a block show no trend."""
+    load = Load(request_rate=1.0)
+
+    def at_rate(seen: Block, served_per_s: float) -> Block:
+        sent = [seen.began + i for i in range(60)]
+        served = [(at, max(at, seen.began + i / served_per_s) + 1.0) for i, at in enumerate(sent)]
+        answered = tuple(sample(at, ttft_s=end - at - 0.98) for at, end in served if end < seen.ended)
+        rest = tuple(Unfinished(sent=at, asked_tokens=OUTPUT) for at, end in served if end >= seen.ended)
+        return replace(seen, load=load.label, samples=answered, unfinished=rest, readings=())
+
+    refusal = refuse_row(cell(lambda b: at_rate(b, 0.2), load=load))
+    assert refusal is not None
+    assert refusal.code == "QueueGrows"
+    assert "requests were under way in the middle of the blocks, and 144 at their ends" in refusal.message
+    assert code(cell(lambda b: at_rate(b, 2.0), load=load)) is None
+
+
+def test_a_request_that_is_never_answered_is_an_error_and_told_with_its_time() -> None:
+    refusal = refuse_row(cell(only(1, ending(2.5, 40.0))))
+    assert refusal is not None
+    assert (
+        "2 of 302 had no answer when their block ended, after up to 40 s, where the slowest answer took 1.18 s (0.662 %)"
+        in (refusal.message)
+    )
+    # As many as errors may be.
+    allowed = cell(only(1, ending(2.5, 40.0)), asked=order(allowed_error_percent=1.0))
+    assert code(allowed) is None
+    assert make_row(allowed.blocks, load=allowed.load).errors == 2
 
 
 @pytest.mark.parametrize("workload", [CHAT, OrderedWorkload(name="own", output=Lengths(mean=OUTPUT), dataset="/data")])

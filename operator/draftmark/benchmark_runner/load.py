@@ -52,7 +52,7 @@ from guidellm.utils.messaging import InterProcessMessagingQueue
 from draftmark.benchmark_runner.prompts import Prompt
 from draftmark.measure.order import Load
 from draftmark.measure.rows import is_answered
-from draftmark.measure.samples import Sample
+from draftmark.measure.samples import Sample, Unfinished
 
 #: Requests under way that one worker process takes care of. One that reads 64 streams of 50 tokens/s uses about a third of
 #: a core; more processes than cores would wait for each other.
@@ -92,6 +92,7 @@ class Sent:
     began: float
     ended: float
     samples: tuple[Sample, ...]
+    unfinished: tuple[Unfinished, ...]
     gaps_ms: Mapping[float, int]
 
 
@@ -230,7 +231,8 @@ async def send(
     keeps_connections: bool = True,
     began: Callable[[], Awaitable[None]] | None = None,
 ) -> Sent:
-    """Send load until its time is over, or so many requests have ended. What is under way then is cut, and is no sample.
+    """Send load until its time is over, or so many requests have ended. What is under way then is cut, and is no sample: of it is
+    told when it was sent.
 
     Args:
         url: Of the server, without a path.
@@ -305,7 +307,7 @@ async def send(
             began = None
         # Threads put updates into one queue: the last one is not always the one with the latest state.
         last_state, ended_at = state, ended_at or state.end_processing_time
-        if info.status in ("completed", "errored"):
+        if info.status in ("completed", "errored", "cancelled"):
             found.append((info, response))
     moved = abs(_offset() - offset)
     if moved > CLOCK_STEP_S + CLOCK_DRIFT * (time.monotonic() - start):
@@ -317,10 +319,17 @@ async def send(
     assert ended_at is not None, "each update sets it"
     first, last = last_state.start_time + offset, ended_at + offset
     samples: list[Sample] = []
+    unfinished: list[Unfinished] = []
     gaps_us: list[int] = []
     for info, response in found:
+        if info.status == "cancelled" and info.timings.request_start is None:
+            # It was not sent.
+            continue
         sample = _sample(info, response, asked[info.request_id], offset)
-        if first <= sample.sent and sample.last <= last:
+        if info.status == "cancelled" or sample.last > last:
+            if first <= sample.sent <= last:
+                unfinished.append(Unfinished(sent=sample.sent, asked_tokens=sample.asked_tokens))
+        elif first <= sample.sent:
             samples.append(sample)
             if response is not None and is_answered(sample):
                 gaps_us += (response.response_metrics or {}).get("gaps_us", ())
@@ -328,6 +337,7 @@ async def send(
         began=first,
         ended=last,
         samples=tuple(sorted(samples, key=lambda sample: sample.sent)),
+        unfinished=tuple(sorted(unfinished, key=lambda request: request.sent)),
         gaps_ms=_counted(gaps_us),
     )
 

@@ -272,6 +272,7 @@ def _block(stretch: Stretch, round_: int, sent: Sent, readings: Sequence[Reading
         began=sent.began,
         ended=sent.ended,
         samples=sent.samples,
+        unfinished=sent.unfinished,
         gaps_ms=sent.gaps_ms,
         readings=tuple(readings),
         client=client,

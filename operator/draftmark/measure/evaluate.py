@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from draftmark.measure.order import Order, TargetFacts
 from draftmark.measure.result import METRIC_NAMES, Difference, Refusal, Result, Row, Winner, measured_targets
-from draftmark.measure.rows import METRICS, Metric, make_row, medians_and_rate, read_block
+from draftmark.measure.rows import METRICS, Metric, errors, make_row, medians_and_rate, read_block
 from draftmark.measure.samples import Block
 from draftmark.measure.statistics import MIN_ROUNDS, Paired, choose_winner, compare
 from draftmark.measure.validity import Cell, refuse_row, refuse_run, unchecked
@@ -93,15 +93,14 @@ def _row(cell: Cell, of_the_run: Refusal | None) -> Row:
     refusal = of_the_run or refuse_row(cell)
     if refusal is None:
         return make_row(cell.blocks, load=cell.load, objectives=cell.order.objectives)
-    answered = len(cell.answered)
     return Row(
         target=cell.target.label,
         workload=cell.workload.name,
         load=cell.load.label,
         concurrency=cell.load.concurrency,
         request_rate=cell.load.request_rate,
-        samples=answered,
-        errors=len(cell.samples) - answered,
+        samples=len(cell.answered),
+        errors=errors(cell.blocks),
         refusal=refusal,
     )
 

@@ -6,9 +6,9 @@ of its answer, as the server counted them:
 - TTFT, time to the first token: first - sent.
 - E2E, end-to-end latency: last - sent.
 - TPOT, time per output token in vLLM's sense: (E2E - TTFT) / (n - 1) = (last - first) / (n - 1), one number per request.
-- ITL, inter-token latency: the time between two tokens. vLLM keeps each gap; here only their mean per request is known, which
-  is the same number as TPOT. So the percentiles of ITL are over requests and coincide with those of TPOT. Their means do not:
-  that of ITL is over all gaps (sum of last - first over sum of n - 1), that of TPOT over requests.
+- ITL, inter-token latency: each time between two pieces of an answer, as vLLM keeps them. Where they are not known one by one, the
+  mean of each answer stands for them, which is the same number as TPOT. The mean of ITL is over all gaps then, too (sum of
+  last - first over sum of n - 1), and that of TPOT over requests.
 
 Answers of one token have no gap, and are left out of both.
 
@@ -16,7 +16,7 @@ Percentiles are over the answered requests of all repetitions, linear between ne
 sample is above the true percentile with 97.5 %: of n independent samples all lie below the q-quantile with q^n.
 
 Rates come from the stretch of a block in which the load was whole. Counting what ended in the block, over its length, is low by
-the requests that were cut off by its end: at 3 answers per slot a third of the figure. See `_Stretch`.
+the requests that were cut off by its end: at 3 answers per slot a third of the figure. See `_Stretch`; without one there is no rate.
 
 Confidence intervals (95 %) are over repetitions, for the requests of one repetition share its conditions and are not
 independent: on the scale of logarithms, with Student's t for as many repetitions as there are, and the larger of two standard
@@ -47,6 +47,8 @@ __all__ = [
     "Metric",
     "Requests",
     "Scatter",
+    "errors",
+    "has_rate",
     "is_answered",
     "is_cut",
     "itl_samples",
@@ -57,6 +59,7 @@ __all__ = [
     "min_samples",
     "rate",
     "read_block",
+    "stuck_s",
     "student_t_quantile",
     "widest_scatter",
 ]
@@ -104,6 +107,34 @@ def is_cut(sample: Sample) -> bool:
 def is_answered(sample: Sample) -> bool:
     """It has an answer that ended."""
     return sample.error is None and not is_cut(sample)
+
+
+#: How long a request has been under way at the end of its block, from which on it counts as one that is never answered: twice as long as
+#: the slowest answer of its row took, for as many tokens, and a second, which a pause of the client does not take. A guess of ours.
+STUCK_TIMES: Final = 2.0
+STUCK_S: Final = 1.0
+
+
+def stuck_s(blocks: Sequence[Block]) -> list[float]:
+    """Requests that were under way at the end of their blocks for so long that no answer can be expected any more: for how
+    long, in seconds. Where nothing was answered nobody knows how long an answer takes."""
+    answered = [sample for block in blocks for sample in block.samples if is_answered(sample)]
+    if not answered:
+        return []
+    slowest = max(sample.last - sample.sent for sample in answered)
+    most = max(sample.asked_tokens for sample in answered)
+    found = []
+    for block in blocks:
+        for request in block.unfinished:
+            age = block.ended - request.sent
+            if age > max(STUCK_TIMES * slowest * max(1.0, request.asked_tokens / most), STUCK_S):
+                found.append(age)
+    return found
+
+
+def errors(blocks: Sequence[Block]) -> int:
+    """Requests that were sent and have no whole answer, without those that were simply under way when their block ended."""
+    return sum(not is_answered(sample) for block in blocks for sample in block.samples) + len(stuck_s(blocks))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,30 +232,35 @@ class _Stretch:
     seconds: float
 
 
-def _stretch(requests: Requests, load: Load) -> _Stretch:
-    whole = _Stretch(np.ones_like(requests.sent), requests.seconds)
+def _stretch(requests: Requests, load: Load) -> _Stretch | None:
+    """None: the load was never whole, as far as is known."""
     if load.concurrency is None:
         if len(requests.last) < 2:
-            return whole
+            return None
         begin, end = float(requests.last.min()), float(requests.last.max())
         if end <= begin:
-            return whole
+            return None
         shares = np.ones_like(requests.last)
         shares[int(requests.last.argmin())] = 0
         return _Stretch(shares, end - begin)
     sent = np.sort(np.concatenate((requests.sent, requests.failed_sent)))
     ends = np.sort(np.concatenate((requests.last, requests.failed_last)))
     if len(sent) < load.concurrency:
-        return whole
+        return None
     under_way = np.searchsorted(sent, ends, side="left") - np.arange(len(ends))
     full = np.flatnonzero(under_way >= load.concurrency)
     begin = float(sent[load.concurrency - 1])
     if len(full) == 0 or ends[full[-1]] <= begin:
-        return whole
+        return None
     end = float(ends[full[-1]])
     inside = np.minimum(requests.last, end) - np.maximum(requests.sent, begin)
     took = requests.last - requests.sent
     return _Stretch(np.clip(inside / np.maximum(took, 1e-12), 0, 1), end - begin)
+
+
+def has_rate(block: Block, load: Load) -> bool:
+    """Whether rates of a block are known: with fewer answers than requests under way its load was never seen whole."""
+    return _stretch(read_block(block), load) is not None
 
 
 def medians_and_rate(requests: Requests, load: Load) -> dict[Metric, float]:
@@ -237,8 +273,8 @@ def medians_and_rate(requests: Requests, load: Load) -> dict[Metric, float]:
     if len(itl):
         found["itl"] = float(np.median(itl))
     found["e2e"] = float(np.median(requests.e2e))
-    stretch = _stretch(requests, load)
-    found["output_tokens_per_second"] = float(stretch.shares @ requests.tokens) / stretch.seconds
+    if (stretch := _stretch(requests, load)) is not None:
+        found["output_tokens_per_second"] = float(stretch.shares @ requests.tokens) / stretch.seconds
     return found
 
 
@@ -295,8 +331,7 @@ def make_row(
     if any(len(p.itl) for p in parts):
         tpot = latency([p.itl for p in parts])
         itl = _itl(parts, tpot)
-    samples = [sample for block in blocks for sample in block.samples]
-    answered = [sample for sample in samples if is_answered(sample)]
+    answered = [sample for block in blocks for sample in block.samples if is_answered(sample)]
     shares = [block.client.cpu_share for block in blocks if block.client.cpu_share is not None]
     memory = [block.peak_memory_bytes for block in blocks if block.peak_memory_bytes is not None]
     kv_use = [reading.kv_use for block in blocks for reading in block.readings if reading.kv_use is not None]
@@ -307,7 +342,7 @@ def make_row(
         concurrency=load.concurrency,
         request_rate=load.request_rate,
         samples=len(answered),
-        errors=len(samples) - len(answered),
+        errors=errors(blocks),
         ttft=ttft,
         itl=itl,
         tpot=tpot,
@@ -358,11 +393,14 @@ def _pooled_quantile(quantile: float, parts: Sequence[Floats]) -> float:
     return float(np.quantile(np.concatenate(parts), quantile))
 
 
-def rate(parts: Sequence[Requests], load: Load, weight: Callable[[Requests], Floats]) -> Interval:
-    """Per second, with `weight` of each answered request, one element of `parts` per repetition."""
-    counted = [
-        (float(stretch.shares @ weight(part)), stretch.seconds) for part in parts for stretch in (_stretch(part, load),)
-    ]
+def rate(parts: Sequence[Requests], load: Load, weight: Callable[[Requests], Floats]) -> Interval | None:
+    """Per second, with `weight` of each answered request, one element of `parts` per repetition. None: the load of one of them was
+    never seen whole."""
+    counted = []
+    for part in parts:
+        if (stretch := _stretch(part, load)) is None:
+            return None
+        counted.append((float(stretch.shares @ weight(part)), stretch.seconds))
     return _interval(counted, lambda some: sum(count for count, _ in some) / sum(seconds for _, seconds in some))
 
 

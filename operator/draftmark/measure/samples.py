@@ -40,6 +40,19 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A request that was under way when its block ended, and is no sample: nobody knows how long it would have taken.
+
+    Args:
+        sent: When it was sent.
+        asked_tokens: How long the answer was to be.
+    """
+
+    sent: float
+    asked_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """An engine's metrics at one moment, summed over its pods (`kv_use`: the highest). None: not told."""
 
@@ -75,6 +88,7 @@ class Block:
         round: From 0; in a comparison both targets have a block in each.
         began: When load began to count, after the warm-up.
         samples: Of requests that were sent and ended between `began` and `ended`, failures included.
+        unfinished: Requests that were sent in it and had not ended at its end.
         gaps_ms: Times between pieces of the answers in `samples` as they came, in milliseconds of four digits, and how often
             each; None: not known one by one.
         readings: Before the block (at rest), during it, and after it (at rest again), in order.
@@ -88,6 +102,7 @@ class Block:
     began: float
     ended: float
     samples: tuple[Sample, ...]
+    unfinished: tuple[Unfinished, ...] = ()
     gaps_ms: Mapping[float, int] | None = None
     readings: tuple[Reading, ...] = ()
     client: Client = field(default_factory=lambda: Client(cpu_share=None, throttled_s=None))

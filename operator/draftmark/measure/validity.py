@@ -20,11 +20,13 @@ from draftmark.measure.rows import (
     MIN_SAMPLES,
     PERCENTILES,
     Floats,
+    has_rate,
     is_answered,
     is_cut,
     itl_samples,
     length_tolerance,
     read_block,
+    stuck_s,
     widest_scatter,
 )
 from draftmark.measure.samples import Block, Reading, Sample
@@ -59,6 +61,8 @@ FIRST_SLOWER_PERCENT: Final = 15.0
 #: Ratio of medians inside a block, and standard deviations of the rank sum, from which on it is a trend.
 WARM_TREND: Final = (1.2, 4.0)
 QUEUE_TREND: Final = (1.5, 4.0)
+#: The same of requests under way, at the end of a block and in its middle.
+PILE: Final = (1.5, 4.0)
 #: Requests without which a block shows no trend.
 _TREND_SAMPLES: Final = 18
 #: Milliseconds: no model writes 20,000 tokens a second for one request, so tokens that are closer came in one piece.
@@ -222,13 +226,24 @@ def _is_incomplete(cell: Cell) -> str | None:
 
 def _has_errors(cell: Cell) -> str | None:
     failed = [sample for sample in cell.samples if sample.error is not None]
-    percent = 100 * len(failed) / max(len(cell.samples), 1)
+    stuck = stuck_s(cell.blocks)
+    asked = len(cell.samples) + len(stuck)
+    percent = 100 * (len(failed) + len(stuck)) / max(asked, 1)
     if percent <= cell.order.allowed_error_percent:
         return None
-    first = (failed[0].error or "")[:120]
+    words = []
+    if failed:
+        first = (failed[0].error or "")[:120]
+        words.append(f"{len(failed)} of {asked} requests failed, the first with '{first}'")
+    if stuck:
+        slowest = max(sample.last - sample.sent for sample in cell.answered)
+        words.append(
+            f"{len(stuck)} of {asked} had no answer when their block ended, after up to {max(stuck):.3g} s, where the slowest answer "
+            f"took {slowest:.3g} s"
+        )
     return (
-        f"{len(failed)} of {len(cell.samples)} requests failed ({percent:.3g} %), the first with '{first}'; allowed are "
-        f"{cell.order.allowed_error_percent:g} %. Look at the engine's log, lower the load, or raise allowedErrorPercent"
+        f"{'; '.join(words)} ({percent:.3g} %); allowed are {cell.order.allowed_error_percent:g} %. Look at the engine's log, lower "
+        "the load, or raise allowedErrorPercent"
     )
 
 
@@ -309,9 +324,7 @@ def _has_few_samples(cell: Cell) -> str | None:
         return f"{len(cell.answered)} answers in all repetitions together; a median needs {needed}. {way_out}"
     elif fewest == 0:
         return f"no answer in one of {len(cell.blocks)} repetitions; each needs one. {way_out}"
-    else:
-        return _cannot_be_judged(cell)
-    return None
+    return _cannot_be_judged(cell) if len(cell.order.targets) == 1 else None
 
 
 def _cannot_be_judged(cell: Cell) -> str | None:
@@ -342,14 +355,32 @@ def _cannot_be_judged(cell: Cell) -> str | None:
     return unknown
 
 
-def _is_buffered(cell: Cell) -> str | None:
-    gaps = np.concatenate([read_block(block).itl for block in cell.blocks])
-    if len(gaps) == 0 or float(np.median(gaps)) >= BUFFERED_MS:
+def _is_never_whole(cell: Cell) -> str | None:
+    short = next((block for block in cell.blocks if not has_rate(block, cell.load)), None)
+    if short is None:
         return None
-    return (
-        f"the tokens of an answer came within {float(np.median(gaps)):.2g} ms of each other, that is in one piece: the time to the "
-        f"first token is not known then; {BUFFERED_MS:g} ms and more are credible. Look for a proxy that buffers"
+    answers = sum(is_answered(sample) for sample in short.samples)
+    seen = (
+        f"and among the requests that ended in it {cell.load.concurrency} were never under way at once"
+        if cell.load.concurrency is not None
+        else "and two that ended one after the other are needed"
     )
+    return (
+        f"a block of {_named(cell)} has {answers} answers, {seen}: no rate follows from that, and only the quickest are among the "
+        "latencies. Measure longer, or more requests"
+    )
+
+
+def _is_buffered(cell: Cell) -> str | None:
+    parts = [read_block(block) for block in cell.blocks]
+    answers, gaps = np.concatenate([part.itl for part in parts]), np.concatenate(itl_samples(parts))
+    for what, seen in (("the tokens of an answer came", answers), ("most pieces of the answers came", gaps)):
+        if len(seen) and float(np.median(seen)) < BUFFERED_MS:
+            return (
+                f"{what} within {float(np.median(seen)):.2g} ms of each other, that is several in one piece: when each token was written, "
+                f"and the first one, is not known then; {BUFFERED_MS:g} ms and more are credible. Look for a proxy that buffers"
+            )
+    return None
 
 
 def _is_saturated(cell: Cell) -> str | None:
@@ -485,6 +516,8 @@ def _is_cold(cell: Cell) -> str | None:
 def _is_overrun(cell: Cell) -> str | None:
     if cell.load.request_rate is None:
         return None
+    if (message := _is_piling_up(cell)) is not None:
+        return message
     growing: list[tuple[float, float]] = []
     for block in cell.blocks:
         part = read_block(block)
@@ -501,6 +534,24 @@ def _is_overrun(cell: Cell) -> str | None:
     return (
         f"answers took ever longer, {early_ms:.4g} ms (E2E p50) at the beginning of a block and {late_ms:.4g} ms at its end: requests "
         f"come faster than they are answered, and the figures say how long was waited. Lower requestRate below {cell.load.request_rate:g}"
+    )
+
+
+def _is_piling_up(cell: Cell) -> str | None:
+    """Whether more requests are under way at the end of blocks than in their middle, by more than chance explains: of those that come
+    at random and are answered as fast as they come, the number under way is Poisson's."""
+    middle = end = 0
+    for block in cell.blocks:
+        at = (block.began + block.ended) / 2
+        middle += sum(s.sent <= at < s.last for s in block.samples) + sum(r.sent <= at for r in block.unfinished)
+        end += len(block.unfinished)
+    ratio, deviations = PILE
+    if end <= ratio * middle or end - middle <= deviations * math.sqrt(middle + end):
+        return None
+    return (
+        f"{middle} requests were under way in the middle of the blocks, and {end} at their ends: they come faster than they are "
+        f"answered, and the figures say how long was waited. Lower requestRate below {cell.load.request_rate:g}; or measure longer, "
+        "where an answer takes more than half a block"
     )
 
 
@@ -533,8 +584,11 @@ OF_A_ROW: Final[tuple[Check[Cell], ...]] = (
     Check("OutputLengths", False, _has_other_lengths),
     Check("PromptLengths", False, _has_other_prompts),
     Check("TooFewSamples", False, _has_few_samples),
-    Check("StreamsBuffered", False, _is_buffered),
     Check("ClientSaturated", False, _is_saturated),
+    # A client without CPU keeps fewer requests under way as well.
+    Check("LoadNeverWhole", False, _is_never_whole),
+    # And it reads several pieces at once.
+    Check("StreamsBuffered", False, _is_buffered),
     Check("PrefixCacheHits", False, _is_cached),
     Check("NotWarmedUp", False, _is_cold),
     Check("QueueGrows", False, _is_overrun),
