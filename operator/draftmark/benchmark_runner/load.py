@@ -49,6 +49,7 @@ from guidellm.schemas.scheduler.constraints import MaxDurationConstraintArgs, Mi
 from guidellm.settings import settings
 from guidellm.utils.messaging import InterProcessMessagingQueue
 
+from draftmark.benchmark_runner.bounded import lines_at_most
 from draftmark.benchmark_runner.prompts import Prompt
 from draftmark.measure.order import Load
 from draftmark.measure.rows import is_answered
@@ -77,6 +78,9 @@ SILENCE_S: Final = 2.0
 #: a billion random ones the longest is 21.
 START_S: Final = 60.0
 LONGEST_GAP: Final = 30.0
+#: Longest line of a stream that is read, in bytes. One event has some 300; an answer of 128,000 tokens that comes in one piece some
+#: 640,000. A bound of ours: without one, a line that never ends would grow until the request's time is over, in each request.
+MAX_LINE_BYTES: Final = 2**20
 _PATH: Final = "/v1/completions"
 _LONGEST_ERROR: Final = 200
 
@@ -195,6 +199,13 @@ class Backend(OpenAIHTTPBackend):
     async def _prepare_resolve_request(self, request: GenerationRequest, history: Any = None) -> Any:
         _, arguments, sending = await super()._prepare_resolve_request(request, history)
         return AnswerReader(self._args.model), arguments, sending
+
+    async def _aiter_lines(self, stream: httpx.Response) -> AsyncIterator[str]:
+        """Lines of an answer without empty ones. httpx's own (0.28.1) end also at signs that a JSON text may hold as they are, such as
+        U+2028: what is left of the text is no JSON then."""
+        async for line in lines_at_most(stream.aiter_bytes(), MAX_LINE_BYTES):
+            if line.strip():
+                yield line
 
     async def resolve(
         self, request: GenerationRequest, request_info: RequestInfo, history: Any = None
