@@ -97,3 +97,14 @@ async def test_a_line_without_end_is_a_failure_of_its_request_alone(tmp_path: Pa
     async with answering(parts) as url:
         found = await sent_to(url, tmp_path, number=2)
     assert [each["error"] for each in found] == 2 * ["ValueError('The stream has a line of more than 1048576 bytes')"]
+
+
+async def test_connecting_is_part_of_the_time_to_the_first_token(tmp_path: Path) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield "\n".join((event("a"), "", event("b"), *ENDING)).encode()
+
+    async with answering(parts) as url:
+        first, second = await sent_to(url, tmp_path, number=2, connecting_s=1.0)
+    assert 1.0 <= first["ttft_s"] < 2.0
+    # On the same connection.
+    assert second["ttft_s"] < 0.5

@@ -200,6 +200,11 @@ class Backend(OpenAIHTTPBackend):
         _, arguments, sending = await super()._prepare_resolve_request(request, history)
         return AnswerReader(self._args.model), arguments, sending
 
+    @staticmethod
+    def _trace_request_start(request_info: RequestInfo) -> None:
+        """No trace: a request has started when it is given to httpx. guidellm's own moves that to when its headers are written, after
+        connecting: then TTFT and E2E hold none of it, and a full accept queue looks like a client that sends late."""
+
     async def _aiter_lines(self, stream: httpx.Response) -> AsyncIterator[str]:
         """Lines of an answer without empty ones. httpx's own (0.28.1) end also at signs that a JSON text may hold as they are, such as
         U+2028: what is left of the text is no JSON then."""
