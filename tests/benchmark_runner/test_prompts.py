@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.benchmark_runner.prompts import (
     Vocabulary,
+    Watched,
     from_dataset,
     lengths,
     prompts,
     read_dataset,
+    shortest,
+    try_lengths,
 )
 from draftmark.benchmark_runner.tokenizer import Tokenizer
 from draftmark.measure.order import Lengths
@@ -104,6 +107,52 @@ def test_spread_lengths_keep_their_bounds_and_their_mean() -> None:
     assert len(set(drawn)) > 40
     assert set(islice(lengths(Lengths(mean=7), Random(1)), 20)) == {7}
     assert min(islice(lengths(Lengths(mean=2, standard_deviation=5), Random(1)), 200)) == 1
+
+
+@pytest.mark.parametrize(("bounds", "least"), [({}, 3), ({"min": 1}, 3), ({"min": 5}, 5), ({"max": 2}, 2)], ids=str)
+def test_the_shortest_length_is_known(bounds: dict[str, int], least: int) -> None:
+    spread = Lengths(mean=8, standard_deviation=5, **bounds)
+    assert min(islice(lengths(spread, Random(1), least=3), 500)) == shortest(spread, least=3) == least
+    assert shortest(Lengths(mean=1), least=3) == 1
+
+
+@pytest.mark.parametrize("shared", [0, 30])
+@pytest.mark.parametrize("added", [0, 1, 2])
+def test_a_spread_without_a_bound_reaches_down_to_what_can_be_made(added: int, shared: int) -> None:
+    vocabulary = Vocabulary(tokenizer=a_tokenizer(added=added), words=VOCABULARY.words)
+    workload = a_workload(prompt=Lengths(mean=8, standard_deviation=8), shared_prefix_tokens=shared)
+    try_lengths(workload, vocabulary, job="job")
+    found = list(islice(prompts(workload, vocabulary, job="job", stretch=0), 200))
+    assert min(prompt.tokens for prompt in found) == shared + added + 1
+    assert all(vocabulary.tokenizer.count(prompt.text) == prompt.tokens for prompt in found)
+
+
+def test_a_spread_whose_shortest_length_cannot_be_made_is_refused_before_it_is_drawn() -> None:
+    tokenizer = a_tokenizer(added=0)
+    spaced = Tokenizer(
+        # With a token before each text, as where a space begins it.
+        numbers=lambda text: [0, *tokenizer.numbers(text)],
+        text=tokenizer.text,
+        size=tokenizer.size,
+        added=0,
+        source="tokenizer.json of a test",
+        is_built=False,
+    )
+    vocabulary = Vocabulary(tokenizer=spaced, words=VOCABULARY.words)
+    spread = Lengths(mean=40, standard_deviation=10)
+    with pytest.raises(RunRefused, match="exactly 1 tokens"):
+        try_lengths(a_workload(prompt=spread), vocabulary, job="job")
+    try_lengths(a_workload(prompt=spread.model_copy(update={"min": 10})), vocabulary, job="job")
+
+
+def test_what_ends_prompts_is_kept() -> None:
+    watched = Watched(prompts(a_workload(prompt=Lengths(mean=1)), VOCABULARY, job="job", stretch=0))
+    with pytest.raises(RunRefused) as refused:
+        next(watched)
+    assert watched.failure is refused.value
+    ended = Watched(iter(()))
+    assert list(ended) == []
+    assert ended.failure is None
 
 
 def test_a_tokenizer_without_words_is_refused() -> None:

@@ -110,16 +110,29 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(sha256(json.dumps([str(part) for part in parts]).encode()).digest()[:8], "big")
 
 
-def lengths(of: Lengths, random: Random) -> Iterator[int]:
-    """Lengths around a mean, normally distributed, cut at its bounds; all equal without a deviation."""
+def lengths(of: Lengths, random: Random, *, least: int = 1) -> Iterator[int]:
+    """Lengths around a mean, normally distributed, cut at its bounds and at the least one; all equal without a deviation."""
     while True:
-        drawn = float(of.mean) if of.standard_deviation is None else random.gauss(of.mean, of.standard_deviation)
-        length = max(1, round(drawn))
-        if of.min is not None:
-            length = max(length, of.min)
-        if of.max is not None:
-            length = min(length, of.max)
-        yield length
+        if of.standard_deviation is None:
+            yield of.mean
+        else:
+            yield _cut(of, round(random.gauss(of.mean, of.standard_deviation)), least)
+
+
+def shortest(of: Lengths, *, least: int) -> int:
+    """The shortest length that `lengths` may give."""
+    return of.mean if of.standard_deviation is None else _cut(of, least, least)
+
+
+def _cut(of: Lengths, length: int, least: int) -> int:
+    length = max(length, least, of.min if of.min is not None else least)
+    return min(length, of.max) if of.max is not None else length
+
+
+def least_length(tokenizer: Tokenizer) -> int:
+    """Of a prompt: one token beside those that the engine adds. A shorter text there is none, and a spread without `min` reaches
+    down to it."""
+    return tokenizer.added + 1
 
 
 def prompts(workload: OrderedWorkload, vocabulary: Vocabulary, *, job: str, stretch: int) -> Iterator[Prompt]:
@@ -130,20 +143,57 @@ def prompts(workload: OrderedWorkload, vocabulary: Vocabulary, *, job: str, stre
         stretch: And so have other stretches. The beginning that all have in common is that of the Job.
 
     Raises:
-        RunRefused: Of the first: a length cannot be made.
+        RunRefused: A length cannot be made.
     """
     assert workload.prompt is not None, "a data set has its own"
     random = Random(seed_of(job, workload.name, stretch))
-    prompt_lengths, output_lengths = lengths(workload.prompt, random), lengths(workload.output, random)
-    after = ""
-    if workload.shared_prefix_tokens > 0:
-        common = Random(seed_of(job, workload.name, "shared"))
-        after = vocabulary.text(workload.shared_prefix_tokens + vocabulary.tokenizer.added, common)
+    prompt_lengths = lengths(workload.prompt, random, least=least_length(vocabulary.tokenizer))
+    output_lengths = lengths(workload.output, random)
+    after = _in_common(workload, vocabulary, job)
     while True:
         tokens = next(prompt_lengths) + workload.shared_prefix_tokens
         yield Prompt(
             text=vocabulary.text(tokens, random, after=after), tokens=tokens, output_tokens=next(output_lengths)
         )
+
+
+def try_lengths(workload: OrderedWorkload, vocabulary: Vocabulary, *, job: str) -> None:
+    """Make a prompt of a length as they are drawn, and one of the shortest that may be: what cannot be made is known before load
+    is sent, and not in the middle.
+
+    Raises:
+        RunRefused: A length cannot be made.
+    """
+    assert workload.prompt is not None, "a data set has its own"
+    next(prompts(workload, vocabulary, job=job, stretch=-1))
+    tokens = shortest(workload.prompt, least=least_length(vocabulary.tokenizer)) + workload.shared_prefix_tokens
+    vocabulary.text(
+        tokens, Random(seed_of(job, workload.name, "shortest")), after=_in_common(workload, vocabulary, job)
+    )
+
+
+def _in_common(workload: OrderedWorkload, vocabulary: Vocabulary, job: str) -> str:
+    if workload.shared_prefix_tokens == 0:
+        return ""
+    random = Random(seed_of(job, workload.name, "shared"))
+    return vocabulary.text(workload.shared_prefix_tokens + vocabulary.tokenizer.added, random)
+
+
+class Watched(Iterator[Prompt]):
+    """Prompts, and what ended them: they are taken in a thread of guidellm, which tells that there was an error and not which."""
+
+    def __init__(self, prompts: Iterator[Prompt]) -> None:
+        self.failure: Exception | None = None
+        self._prompts = prompts
+
+    def __next__(self) -> Prompt:
+        try:
+            return next(self._prompts)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def read_dataset(workload: OrderedWorkload, tokenizer: Tokenizer) -> Sequence[Prompt]:

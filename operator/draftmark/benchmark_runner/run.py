@@ -22,7 +22,16 @@ from draftmark.benchmark_runner.engine_metrics import EngineMetrics
 from draftmark.benchmark_runner.load import ClockStepped, Sent, send
 from draftmark.benchmark_runner.plan import Pace, Stretch, stretches_of
 from draftmark.benchmark_runner.problem import RunRefused
-from draftmark.benchmark_runner.prompts import Prompt, Vocabulary, from_dataset, prompts, read_dataset, seed_of
+from draftmark.benchmark_runner.prompts import (
+    Prompt,
+    Vocabulary,
+    Watched,
+    from_dataset,
+    prompts,
+    read_dataset,
+    seed_of,
+    try_lengths,
+)
 from draftmark.benchmark_runner.self_description import described
 from draftmark.benchmark_runner.tokenizer import compare, get_tokenizer
 from draftmark.measure.order import Order, OrderedTarget, TargetFacts
@@ -135,8 +144,7 @@ class Run:
             if workload.dataset is not None:
                 prepared.datasets[workload.name] = await asyncio.to_thread(read_dataset, workload, tokenizer)
             else:
-                # A length that cannot be made is known now, and not in the middle.
-                next(prompts(workload, prepared.vocabulary, job=self.order.job, stretch=-1))
+                try_lengths(workload, prepared.vocabulary, job=self.order.job)
         return prepared
 
     async def _row(
@@ -179,20 +187,26 @@ class Run:
         self._progress(stage, stretch)
         readings = [await _at_rest(prepared)]
         client = Client(cpu_share=None, throttled_s=None)
+        asked = Watched(self._prompts(stretch, prepared))
         async with self._looking(stretch, stage, prepared.metrics, readings) as begin:
-            sent = await send(
-                stretch.target.url,
-                stretch.target.model,
-                stretch.load,
-                self._prompts(stretch, prepared),
-                seconds=stretch.seconds,
-                requests=stretch.requests,
-                timeout_s=self.order.request_timeout_s,
-                seed=seed_of(self.order.job, stretch.workload.name, stretch.load.label, stretch.round),
-                cores=self.cpu.allowed,
-                keeps_connections=prepared.keeps_connections,
-                began=begin,
-            )
+            try:
+                sent = await send(
+                    stretch.target.url,
+                    stretch.target.model,
+                    stretch.load,
+                    asked,
+                    seconds=stretch.seconds,
+                    requests=stretch.requests,
+                    timeout_s=self.order.request_timeout_s,
+                    seed=seed_of(self.order.job, stretch.workload.name, stretch.load.label, stretch.round),
+                    cores=self.cpu.allowed,
+                    keeps_connections=prepared.keeps_connections,
+                    began=begin,
+                )
+            except RuntimeError:
+                if asked.failure is not None:
+                    raise asked.failure from None
+                raise
             client = self.cpu.end()
         if stretch.round is None:
             return None
