@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -64,3 +65,18 @@ async def test_what_ends_prompts_ends_the_run_and_not_guidellms_word_for_it(
     with pytest.raises(RunRefused) as refused:
         await run._stretch(run.stretches[0], prepared)
     assert refused.value is why
+
+
+async def test_a_repeated_stretch_has_other_prompts(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[list[str]] = []
+
+    async def send(_url: str, _model: str, _load: Any, prompts: Iterator[Any], **_: Any) -> Any:
+        texts.append([prompt.text for prompt in islice(prompts, 3)])
+        if len(texts) < 3:
+            raise ClockStepped("the clock of the machine was set by 1 s")
+        return SimpleNamespace(began=0.0, ended=1.0, samples=(), gaps_ms={})
+
+    run, prepared = a_run(module)
+    monkeypatch.setattr(module, "send", send)
+    await run._stretch(run.stretches[0], prepared)
+    assert len({text for sent in texts for text in sent}) == 3 * 3

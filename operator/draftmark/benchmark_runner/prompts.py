@@ -135,18 +135,21 @@ def least_length(tokenizer: Tokenizer) -> int:
     return tokenizer.added + 1
 
 
-def prompts(workload: OrderedWorkload, vocabulary: Vocabulary, *, job: str, stretch: int) -> Iterator[Prompt]:
+def prompts(
+    workload: OrderedWorkload, vocabulary: Vocabulary, *, job: str, stretch: int, attempt: int = 0
+) -> Iterator[Prompt]:
     """Prompts of one stretch of load, without end.
 
     Args:
         job: Other Jobs have other prompts: what one left in a cache must not answer the next one.
         stretch: And so have other stretches. The beginning that all have in common is that of the Job.
+        attempt: And so has a stretch that is repeated.
 
     Raises:
         RunRefused: A length cannot be made.
     """
     assert workload.prompt is not None, "a data set has its own"
-    random = Random(seed_of(job, workload.name, stretch))
+    random = Random(seed_of(job, workload.name, stretch, attempt))
     prompt_lengths = lengths(workload.prompt, random, least=least_length(vocabulary.tokenizer))
     output_lengths = lengths(workload.output, random)
     after = _in_common(workload, vocabulary, job)

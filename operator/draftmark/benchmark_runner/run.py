@@ -170,10 +170,12 @@ class Run:
         return told
 
     async def _stretch(self, stretch: Stretch, prepared: _Prepared) -> Block | None:
+        attempt = 0
         while True:
             try:
-                return await self._once(stretch, prepared)
+                return await self._once(stretch, prepared, attempt)
             except ClockStepped as stepped:
+                attempt += 1
                 self._repeated += 1
                 if self._repeated > MOST_REPEATED:
                     raise RunRefused(
@@ -182,12 +184,12 @@ class Run:
                         "Let the node's clock run evenly (its time service may slew it, not step it), or measure from another node (nodeSelector).",
                     ) from None
 
-    async def _once(self, stretch: Stretch, prepared: _Prepared) -> Block | None:
+    async def _once(self, stretch: Stretch, prepared: _Prepared, attempt: int) -> Block | None:
         stage: Literal["WarmUp", "Measuring"] = "WarmUp" if stretch.is_warm_up else "Measuring"
         self._progress(stage, stretch)
         readings = [await _at_rest(prepared)]
         client = Client(cpu_share=None, throttled_s=None)
-        asked = Watched(self._prompts(stretch, prepared))
+        asked = Watched(self._prompts(stretch, prepared, attempt))
         async with self._looking(stretch, stage, prepared.metrics, readings) as begin:
             try:
                 sent = await send(
@@ -242,10 +244,12 @@ class Run:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    def _prompts(self, stretch: Stretch, prepared: _Prepared) -> Iterator[Prompt]:
+    def _prompts(self, stretch: Stretch, prepared: _Prepared, attempt: int) -> Iterator[Prompt]:
         name = stretch.workload.name
         if name not in prepared.datasets:
-            return prompts(stretch.workload, prepared.vocabulary, job=self.order.job, stretch=stretch.number)
+            return prompts(
+                stretch.workload, prepared.vocabulary, job=self.order.job, stretch=stretch.number, attempt=attempt
+            )
         return self._counted(name, prepared)
 
     def _counted(self, name: str, prepared: _Prepared) -> Iterator[Prompt]:
