@@ -11,6 +11,7 @@ import pytest
 
 from draftmark.benchmark_runner.engine_metrics import EngineMetrics
 from draftmark.benchmark_runner.problem import RunRefused
+from draftmark.benchmark_runner.prompts import Prompt
 from draftmark.measure.order import Counters
 from tests.benchmark_runner.orders import a_workload, an_order
 from tests.benchmark_runner.test_prompts import VOCABULARY
@@ -80,3 +81,48 @@ async def test_a_repeated_stretch_has_other_prompts(module: Any, monkeypatch: py
     monkeypatch.setattr(module, "send", send)
     await run._stretch(run.stretches[0], prepared)
     assert len({text for sent in texts for text in sent}) == 3 * 3
+
+
+def a_run_of_data(module: Any, job: str, count: int) -> tuple[Any, Any]:
+    run, prepared = a_run(module, job=job, workloads=(a_workload(name="ours", prompt=None, dataset="/data/p"),))
+    prepared.datasets["ours"] = [Prompt(text=str(n), tokens=1, output_tokens=1) for n in range(count)]
+    return run, prepared
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(11, True), (12, False)])
+async def test_a_data_set_that_was_sent_more_than_once_is_told(
+    module: Any, monkeypatch: pytest.MonkeyPatch, count: int, is_told: bool
+) -> None:
+    run, prepared = a_run_of_data(module, "job", count)
+    taken: list[str] = []
+
+    async def send(_url: str, _model: str, _load: Any, prompts: Iterator[Any], **_: Any) -> Any:
+        taken.extend(prompt.text for prompt in islice(prompts, 3))
+        return SimpleNamespace(began=0.0, ended=1.0, samples=(), gaps_ms={})
+
+    async def made(*_: Any) -> Any:
+        return prepared
+
+    async def nobody(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(module, "send", send)
+    monkeypatch.setattr(module, "check_address", lambda *_, **__: None)
+    monkeypatch.setattr(module, "_check_model", nobody)
+    monkeypatch.setattr(run, "_prepare", made)
+    await run.blocks()
+    # A warm-up and three blocks, each from where the last one ended.
+    assert (len(taken), len(set(taken[:count]))) == (12, count)
+    said = (
+        "target: the data set of workload ours has 11 prompts and up to 12 were sent: they repeat, and what an engine keeps of them "
+        "makes TTFT shorter."
+    )
+    assert run.notes == ([said] if is_told else [])
+
+
+def test_another_job_sends_another_prompt_first(module: Any) -> None:
+    first = set[str]()
+    for job in ("bench-1", "bench-2", "bench-3"):
+        run, prepared = a_run_of_data(module, job, 1000)
+        first.add(next(run._prompts(run.stretches[0], prepared, 0)).text)
+    assert len(first) == 3

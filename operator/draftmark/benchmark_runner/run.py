@@ -74,7 +74,7 @@ class _Prepared:
     vocabulary: Vocabulary
     metrics: EngineMetrics
     keeps_connections: bool
-    #: By workload; and how many of them were sent.
+    #: By workload; and how many of them were taken, of which the last ones of a stretch may not have been sent.
     datasets: dict[str, Sequence[Prompt]] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     never_rests: bool = False
@@ -121,6 +121,8 @@ class Run:
             found = list[Block]()
             for _, row in groupby(self.stretches, key=lambda stretch: (stretch.workload.name, stretch.load.label)):
                 found += await self._row(row, prepared, memory)
+            for each in prepared.values():
+                self.notes += _repeated(each)
         self._progress("Evaluating")
         return tuple(found)
 
@@ -253,7 +255,9 @@ class Run:
         return self._counted(name, prepared)
 
     def _counted(self, name: str, prepared: _Prepared) -> Iterator[Prompt]:
-        for prompt in from_dataset(prepared.datasets[name], prepared.sent.get(name, 0)):
+        # Each Job begins at another place: what an earlier one sent first, an engine may still have.
+        first = seed_of(self.order.job, name, "first")
+        for prompt in from_dataset(prepared.datasets[name], first + prepared.sent.get(name, 0)):
             prepared.sent[name] = prepared.sent.get(name, 0) + 1
             yield prompt
 
@@ -279,6 +283,17 @@ class Run:
 def now() -> str:
     """RFC 3339, UTC, whole seconds."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _repeated(prepared: _Prepared) -> Iterator[str]:
+    """Sentences about data sets of which prompts were sent more than once. Where no engine tells what its cache had, nothing else
+    says it."""
+    for name, dataset in prepared.datasets.items():
+        if prepared.sent.get(name, 0) > len(dataset):
+            yield (
+                f"{prepared.target.label}: the data set of workload {name} has {len(dataset)} prompts and up to {prepared.sent[name]} were "
+                "sent: they repeat, and what an engine keeps of them makes TTFT shorter."
+            )
 
 
 def _block(stretch: Stretch, round_: int, sent: Sent, readings: Sequence[Reading], client: Client) -> Block:
