@@ -5,8 +5,10 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from draftmark.benchmark_runner import engine_metrics
 from draftmark.benchmark_runner.engine_metrics import EngineMetrics, reading_of, values_of
 from draftmark.measure.order import Counters
+from tests.model_facts_reader.hub import FakeHub, endless
 
 NAMES = {"running": "vllm:num_requests_running", "output_tokens": "vllm:generation_tokens_total", "kv_use": "vllm:kv"}
 PAGE = """\
@@ -76,3 +78,13 @@ async def test_pods_are_asked_and_silence_is_no_error() -> None:
                 assert (await one.read()).running is None
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.timeout(20)
+async def test_a_page_that_comes_byte_by_byte_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_metrics, "ANSWER_S", 0.3)
+    async with (
+        FakeHub(instead={"": endless(b" ", pause_s=0.05)}).serving() as server,
+        EngineMetrics([f"{server.url}/metrics"], Counters(**NAMES)) as one,
+    ):
+        assert (await one.read()).running is None

@@ -13,8 +13,9 @@ from draftmark.benchmark_runner.engine_metrics import EngineMetrics
 from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.benchmark_runner.prompts import Prompt
 from draftmark.measure.order import Counters
-from tests.benchmark_runner.orders import a_workload, an_order
+from tests.benchmark_runner.orders import a_target, a_workload, an_order
 from tests.benchmark_runner.test_prompts import VOCABULARY
+from tests.model_facts_reader.hub import FakeHub, endless
 
 LOAD, RUN = "draftmark.benchmark_runner.load", "draftmark.benchmark_runner.run"
 
@@ -126,3 +127,13 @@ def test_another_job_sends_another_prompt_first(module: Any) -> None:
         run, prepared = a_run_of_data(module, job, 1000)
         first.add(next(run._prompts(run.stretches[0], prepared, 0)).text)
     assert len(first) == 3
+
+
+@pytest.mark.timeout(20)
+async def test_models_that_come_byte_by_byte_are_not_waited_for(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    monkeypatch.setattr(module, "TRIES", 2)
+    async with FakeHub(instead={"": endless(b" ", pause_s=0.05)}).serving() as server:
+        with pytest.raises(RunRefused, match=r"asked 2 times: no whole answer came within 0\.3 s") as refused:
+            await module._check_model(a_target(url=server.url))
+    assert refused.value.refusal.code == "TargetUnreachable"

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from draftmark.benchmark_runner import self_description
 from draftmark.benchmark_runner.self_description import MAX_BYTES, described
 from draftmark.engines.registry import ENGINES
 from draftmark.measure.order import OrderedTarget, TargetFacts
 from tests.benchmark_runner.orders import a_target
+from tests.model_facts_reader.hub import FakeHub, endless
 
 SIGNS = tuple(engine.sign for engine in ENGINES.values())
 NOTHING = TargetFacts()
@@ -94,6 +96,14 @@ async def test_what_the_operator_knows_is_not_asked_for() -> None:
 
 async def test_a_server_that_is_gone_is_no_error() -> None:
     facts = await described(a_target(url="http://127.0.0.1:1", signs=SIGNS), "vllm")
+    assert (facts.engine, facts.version) == ("vllm", None)
+
+
+@pytest.mark.timeout(20)
+async def test_an_answer_that_comes_byte_by_byte_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_description, "ANSWER_S", 0.3)
+    async with FakeHub(instead={"": endless(b" ", pause_s=0.05)}).serving() as server:
+        facts = await described(a_target(url=server.url, signs=SIGNS), "vllm")
     assert (facts.engine, facts.version) == ("vllm", None)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from draftmark.benchmark_runner import tokenizer as module
 from draftmark.benchmark_runner.problem import RunRefused
-from draftmark.benchmark_runner.tokenizer import Tokenizer, compare, get_tokenizer
+from draftmark.benchmark_runner.tokenizer import MAX_ANSWER_BYTES, Tokenizer, compare, get_tokenizer
 from draftmark.measure.order import FromClaim, FromHub, TargetFacts
 from e2e import tiny_gguf
 from tests.benchmark_runner.orders import a_target
-from tests.model_facts_reader.hub import COMMIT, REPOSITORY, FakeHub, says
+from tests.model_facts_reader.hub import COMMIT, REPOSITORY, FakeHub, endless, says
 
 BEGIN = 1
 
@@ -92,6 +93,26 @@ async def test_what_we_built_is_not_believed_without_a_comparison() -> None:
     with pytest.raises(RunRefused, match="cannot be checked"):
         await compare(a_tokenizer(is_built=True), a_target(), ["http://127.0.0.1:1"])
     await compare(a_tokenizer(), a_target(), ["http://127.0.0.1:1"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b'{"tokens": [1' + b" " * MAX_ANSWER_BYTES + b"]}", b"\xff", b"", b'{"tokens": "1"}'],
+    ids=lambda body: str(body[:12]),
+)
+async def test_an_answer_that_is_none_or_too_long_is_no_comparison(body: bytes) -> None:
+    async with FakeHub(files={"": body}).serving() as server:
+        await compare(a_tokenizer(), a_target(), [server.url])
+        with pytest.raises(RunRefused, match="cannot be checked"):
+            await compare(a_tokenizer(is_built=True), a_target(), [server.url])
+
+
+@pytest.mark.timeout(20)
+async def test_an_answer_that_comes_byte_by_byte_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    async with FakeHub(instead={"": endless(b" ", pause_s=0.05)}).serving() as server:
+        with pytest.raises(RunRefused, match="cannot be checked"):
+            await compare(a_tokenizer(is_built=True), a_target(), [server.url])
 
 
 @pytest.mark.parametrize("name", ["nothing", "weights.bin", "broken.gguf", "folder"])

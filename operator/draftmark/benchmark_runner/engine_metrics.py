@@ -50,7 +50,8 @@ class EngineMetrics:
 
     async def _page(self, url: str) -> str:
         try:
-            async with self._client.stream("GET", url) as answer:
+            # httpx bounds each read, and a page may come byte by byte.
+            async with asyncio.timeout(ANSWER_S), self._client.stream("GET", url) as answer:
                 if answer.status_code != 200:
                     return ""
                 page = await read_at_most(answer, MAX_BYTES)

@@ -350,7 +350,11 @@ async def _check_model(target: OrderedTarget) -> str | None:
             if number:
                 await asyncio.sleep(min(2.0**number, ANSWER_S))
             try:
-                async with client.stream("GET", f"{target.url.rstrip('/')}/v1/models") as answer:
+                # httpx bounds each read, and an answer may come byte by byte.
+                async with (
+                    asyncio.timeout(ANSWER_S),
+                    client.stream("GET", f"{target.url.rstrip('/')}/v1/models") as answer,
+                ):
                     content = await read_at_most(answer, MAX_MODELS_BYTES) if answer.status_code == 200 else b""
                 if content is None:
                     raise RunRefused(
@@ -359,6 +363,9 @@ async def _check_model(target: OrderedTarget) -> str | None:
                         "models there. Correct target.url, or look at what answers.",
                     )
                 listed: Any = json.loads(content) if content else None
+            except TimeoutError:
+                why = f"no whole answer came within {ANSWER_S:g} s"
+                continue
             except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
                 why = str(error) or type(error).__name__
                 continue

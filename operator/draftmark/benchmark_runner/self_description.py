@@ -3,6 +3,7 @@
 It is what the server says and no more: a proxy before it says nothing, or of itself. What is not told stays unknown.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ async def described(target: OrderedTarget, owner: str | None) -> TargetFacts:
 async def _version(url: str, sign: EngineSign) -> str | None:
     try:
         async with (
+            asyncio.timeout(ANSWER_S),  # httpx bounds each read, and an answer may come byte by byte
             httpx.AsyncClient(timeout=ANSWER_S, trust_env=False, follow_redirects=False) as client,
             client.stream("GET", f"{url.rstrip('/')}{sign.version_path}") as answer,
         ):

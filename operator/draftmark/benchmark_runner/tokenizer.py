@@ -5,6 +5,7 @@ in the file's header, by transformers, which knows the kinds that there are. Bot
 `/tokenize`, where it has one: a prompt of 200 tokens that the engine counts as 230 is another load.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import httpx
 
+from draftmark.benchmark_runner.bounded import read_at_most
 from draftmark.benchmark_runner.problem import RunRefused
 from draftmark.facts.gguf_header import MAX_HEADER_BYTES, GgufHeader, read_gguf_header
 from draftmark.facts.models import ShortHeader
@@ -27,6 +29,8 @@ FIRST_BYTES: Final = 2**22
 #: Seconds for a tokenizer from the hub, and for one answer of an engine.
 HUB_S: Final = 300.0
 ANSWER_S: Final = 10.0
+#: Longest answer of an engine that is read, in bytes: some 50 tokens, where it likes with their texts. A bound of ours, well above.
+MAX_ANSWER_BYTES: Final = 2**20
 #: Tokens that an engine may put before a text, or behind it: those of beginning and end.
 MAX_ADDED: Final = 4
 #: What is compared: words, numbers, signs, spaces, other scripts and bytes that no token may have. None begins with a
@@ -112,13 +116,15 @@ async def compare(tokenizer: Tokenizer, target: OrderedTarget, bases: Sequence[s
     """
     async with httpx.AsyncClient(timeout=ANSWER_S, trust_env=False, follow_redirects=False) as client:
         for base in bases:
-            told = [await _ask(client, base, target.model, text) for text in TEXTS]
-            if any(tokens is None for tokens in told):
+            told = list[Sequence[int]]()
+            for text in TEXTS:
+                tokens = await _ask(client, base, target.model, text)
+                if tokens is None:
+                    break
+                told.append(tokens)
+            if len(told) < len(TEXTS):
                 continue
-            added = set()
-            for text, theirs in zip(TEXTS, told, strict=True):
-                assert theirs is not None, "what has a None was left out"
-                added.add(_added(tokenizer, target, text, theirs))
+            added = {_added(tokenizer, target, text, theirs) for text, theirs in zip(TEXTS, told, strict=True)}
             # Some add nothing to one text and something to another: then no length would hold.
             if len(added) != 1:
                 raise RunRefused(
@@ -162,9 +168,14 @@ async def _ask(client: httpx.AsyncClient, base: str, model: str, text: str) -> S
     vllm = {"model": model, "prompt": text, "add_special_tokens": True}
     for body in (llama, vllm):
         try:
-            answer = await client.post(f"{base.rstrip('/')}/tokenize", json=body)
-            found = answer.json() if answer.status_code == 200 else None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            # httpx bounds each read, and an answer may come byte by byte.
+            async with (
+                asyncio.timeout(ANSWER_S),
+                client.stream("POST", f"{base.rstrip('/')}/tokenize", json=body) as answer,
+            ):
+                content = await read_at_most(answer, MAX_ANSWER_BYTES) if answer.status_code == 200 else b""
+            found = json.loads(content) if content else None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RecursionError):
             return None
         tokens = found.get("tokens") if isinstance(found, Mapping) else None
         # llama-server answers what has no `content` with no tokens at all.
