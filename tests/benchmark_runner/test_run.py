@@ -137,3 +137,11 @@ async def test_models_that_come_byte_by_byte_are_not_waited_for(module: Any, mon
         with pytest.raises(RunRefused, match=r"asked 2 times: no whole answer came within 0\.3 s") as refused:
             await module._check_model(a_target(url=server.url))
     assert refused.value.refusal.code == "TargetUnreachable"
+
+
+async def test_a_name_that_is_half_a_character_is_another_models(module: Any) -> None:
+    async with FakeHub(files={"": rb'{"data": [{"id": "tin\ud800"}]}'}).serving() as server:
+        with pytest.raises(RunRefused, match=r"serves tin\?, not tiny") as refused:
+            await module._check_model(a_target(url=server.url))
+    assert refused.value.refusal.code == "ModelMissing"
+    assert "tin?" in refused.value.refusal.model_dump_json()
