@@ -76,7 +76,7 @@ async def test_a_repeated_stretch_has_other_prompts(module: Any, monkeypatch: py
         texts.append([prompt.text for prompt in islice(prompts, 3)])
         if len(texts) < 3:
             raise ClockStepped("the clock of the machine was set by 1 s")
-        return SimpleNamespace(began=0.0, ended=1.0, samples=(), gaps_ms={})
+        return SimpleNamespace(began=0.0, ended=1.0, samples=(), unfinished=(), gaps_ms={})
 
     run, prepared = a_run(module)
     monkeypatch.setattr(module, "send", send)
@@ -99,7 +99,7 @@ async def test_a_data_set_that_was_sent_more_than_once_is_told(
 
     async def send(_url: str, _model: str, _load: Any, prompts: Iterator[Any], **_: Any) -> Any:
         taken.extend(prompt.text for prompt in islice(prompts, 3))
-        return SimpleNamespace(began=0.0, ended=1.0, samples=(), gaps_ms={})
+        return SimpleNamespace(began=0.0, ended=1.0, samples=(), unfinished=(), gaps_ms={})
 
     async def made(*_: Any) -> Any:
         return prepared
