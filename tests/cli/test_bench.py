@@ -326,6 +326,17 @@ async def test_compare_against_a_service(
     assert spec_in(cluster) == {**SPEC, "compare": {"target": target}}
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_compare_against_a_service_that_serves_users_as_the_first_one_does(
+    cluster: Commands, each_look: Looks, written: Callable[..., str], allowed: bool
+) -> None:
+    each_look += [becomes(cluster, benchmarks.compared())]
+    spec = {**SPEC, "target": {"service": "test-a", "allowUserTraffic": allowed}}
+    result = await cluster.run("compare", "-f", written(manifest(spec)), "--against", "test-b")
+    assert result.exit_code == 0, result.stderr
+    assert spec_in(cluster)["compare"] == {"target": {"service": "test-b", "allowUserTraffic": allowed}}
+
+
 async def test_compare_the_targets_of_two_files(
     cluster: Commands, each_look: Looks, written: Callable[..., str]
 ) -> None:

@@ -65,7 +65,9 @@ def bench(cluster: "Cluster", name: str | None, *, file: str | None, new_name: s
     help="Manifest of a Benchmark, or - for stdin. Of two, the second's target is compared with the first's.",
 )  # fmt: skip
 @click.option(
-    "--against", metavar="SERVICE[:REVISION]", help="What to compare with, where the manifest has no compare."
+    "--against",
+    metavar="SERVICE[:REVISION]",
+    help="What to compare with, where the manifest has no compare. It has the target's allowUserTraffic.",
 )
 @click.option("--name", "new_name", metavar="NEW", help="The Benchmark's name, instead of the file's.")
 @on_cluster
@@ -131,8 +133,16 @@ def _check(manifest: Json, file: str) -> None:
 
 
 def _against(manifest: dict[str, Any], against: str) -> dict[str, Any]:
+    """Who lets users' requests be beside one of the two lets them be beside the other: the current revision of a service always
+    takes some."""
     service, _, revision = against.partition(":")
-    return _comparing(manifest, {"service": service} | ({"revision": revision} if revision else {}), "--against")
+    allowed = manifest["spec"]["target"].get("allowUserTraffic")
+    target = {
+        "service": service,
+        **({"revision": revision} if revision else {}),
+        **({"allowUserTraffic": allowed} if allowed is not None else {}),
+    }
+    return _comparing(manifest, target, "--against")
 
 
 def _with_target_of(manifest: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
