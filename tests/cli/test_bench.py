@@ -130,6 +130,51 @@ async def test_what_somebody_has_to_mend_is_not_waited_for(
     assert cluster.api.see(BENCHMARKS, NAME, NAMESPACE) is not None
 
 
+@pytest.mark.parametrize("command", ["bench", "compare"])
+async def test_a_service_that_is_not_there_is_not_waited_for(
+    cluster: Commands, each_look: Looks, written: Callable[..., str], command: str
+) -> None:
+    """The operator waits for it, and tells of no fault: somebody may be about to make it."""
+    told = benchmarks.complete(
+        "Pending", "TargetNotFound", "There is no InferenceService 'test-a' in namespace 'models'."
+    )
+    each_look += [becomes(cluster, benchmarks.benchmark("Pending", conditions=[told])), *[lambda: None] * 40]
+    watch = ["--watch"] if command == "bench" else []
+    result = await cluster.run(command, "-f", written(manifest(COMPARING)), *watch)
+    assert result.exit_code == 1
+    assert "does not go on until somebody acts: TargetNotFound: There is no InferenceService 'test-a'" in result.stderr
+    assert each_look  # looked at less often than it could have been
+
+
+@pytest.mark.parametrize("command", ["bench", "compare"])
+async def test_an_operator_that_is_not_there_is_not_waited_for(
+    cluster: Commands, each_look: Looks, written: Callable[..., str], command: str
+) -> None:
+    each_look += [lambda: None] * 40
+    watch = ["--watch"] if command == "bench" else []
+    result = await cluster.run(command, "-f", written(manifest(COMPARING)), *watch)
+    assert result.exit_code == 1
+    assert "models/test-run: no operator has looked at it. Is one running (kubectl get pods" in result.stderr
+    assert "does it watch this namespace (watchNamespaces of the chart)?" in result.stderr
+    assert "kubectl draftmark bench test-run -n models --watch" in result.stderr
+    assert len(each_look) == 10  # a minute, two seconds each
+
+
+async def test_an_api_server_that_does_not_answer_says_nothing_of_the_operator(
+    cluster: Commands, each_look: Looks
+) -> None:
+    cluster.api.add(BENCHMARKS, benchmarks.benchmark(None))
+
+    def break_off() -> None:
+        cluster.api.fault(
+            kind=BENCHMARKS, verb="get", status=503, reason="ServiceUnavailable", message="busy", times=35
+        )
+
+    each_look += [break_off, *[lambda: None] * 35, becomes(cluster, benchmarks.succeeded())]
+    result = await cluster.run("bench", NAME, "--watch")
+    assert (result.exit_code, "busy" in result.stderr) == (0, True), result.stderr
+
+
 async def test_what_mends_itself_in_time_is_followed_to_the_end(cluster: Commands, each_look: Looks) -> None:
     cluster.api.add(BENCHMARKS, stalled())
     for _ in range(2):

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -19,11 +19,13 @@ Json = Mapping[str, Any]
 
 #: Seconds between two looks. The Job tells its progress no oftener.
 _EVERY_S: Final = 2.0
-#: Looks in a row at which somebody has to act, until the command ends: a minute. The kubelet tries to pull an image again after 10 and
-#: after 20 s, and what it failed by may be over by then.
+#: Looks in a row at which somebody has to act, or at which no operator has said anything, until the command ends: a minute. The kubelet
+#: tries to pull an image again after 10 and after 20 s, and what it failed by may be over by then.
 _STALLED_LOOKS: Final = 30
 _ENDED: Final = frozenset({"Succeeded", "Inconclusive", "Failed"})
 _RESOURCE: Final = f"{names.BENCHMARK_PLURAL}.{names.GROUP}"
+#: Labels of the operator's pods, as the chart makes them.
+_OPERATORS: Final = "app.kubernetes.io/part-of=draftmark,app.kubernetes.io/component=operator"
 
 
 @click.command()
@@ -35,7 +37,7 @@ _RESOURCE: Final = f"{names.BENCHMARK_PLURAL}.{names.GROUP}"
 def bench(cluster: "Cluster", name: str | None, *, file: str | None, new_name: str | None, watch: bool) -> None:
     """Show how far a Benchmark is and what came of it, or start one.
 
-    Exit status: 0 it succeeded (or, with --filename and without --watch, it was applied), 1 it failed or is inconclusive, or with --watch somebody has to act before it goes on (it waits for that), 3 it has not ended. Ctrl-C ends the command, not the Benchmark.
+    Exit status: 0 it succeeded (or, with --filename and without --watch, it was applied), 1 it failed or is inconclusive, or with --watch somebody has to act before it goes on (it waits for that) or no operator looks at it, 3 it has not ended. Ctrl-C ends the command, not the Benchmark.
     """
     if (name is None) == (file is None):
         raise click.UsageError("Give NAME, or --filename.")
@@ -74,7 +76,7 @@ def bench(cluster: "Cluster", name: str | None, *, file: str | None, new_name: s
 def compare(cluster: "Cluster", *, files: tuple[str, ...], against: str | None, new_name: str | None) -> None:
     """Measure two servers in turns, and say which is faster.
 
-    Exit status: 0 it came to a verdict, also that no difference was shown; 1 it was refused, or somebody has to act before it goes on (the Benchmark waits for that). Ctrl-C ends the command, not the Benchmark.
+    Exit status: 0 it came to a verdict, also that no difference was shown; 1 it was refused, somebody has to act before it goes on (the Benchmark waits for that), or no operator looks at it. Ctrl-C ends the command, not the Benchmark.
     """
     if len(files) > 2 or (len(files) == 2 and against is not None):
         raise click.UsageError("Two servers are compared: give one file, one with --against, or two.")
@@ -250,30 +252,33 @@ def _phase(benchmark: Json) -> str | None:
 
 
 def _follow(cluster: "Cluster", name: str) -> Json:
-    """Look until it has ended, and return it. Ctrl-C ends the command, and so does what only somebody's hand can mend."""
+    """Look until it has ended, and return it. Ctrl-C ends the command, and so does what only somebody's hand can mend, and an
+    operator that does not look at it."""
     from draftmark.cli.benchmark_view import benchmark_tree
 
     screen = looking.screen_or_none()
     view = looking.TreeView(screen)
     seen = cluster.benchmark(name)
     uid = seen["metadata"].get("uid")
+    stalled = unseen = 0
 
     def look() -> None:
-        nonlocal seen
+        nonlocal seen, stalled, unseen
         seen = cluster.benchmark(name)
         if seen["metadata"].get("uid") != uid:
             fail(f"{cluster.namespace}/{name} has been deleted, and there is another one of its name now.")
         view.show(benchmark_tree(seen))
+        # An API server that does not answer says nothing of either.
+        stalled = stalled + 1 if _stalled(seen) is not None else 0
+        unseen = unseen + 1 if _phase(seen) is None else 0
 
     try:
         with looking.live(screen, is_watched=True):
             view.show(benchmark_tree(seen))
             remark = looking.Remarks()
-            stalled = 0
-            while _phase(seen) not in _ENDED and stalled < _STALLED_LOOKS:
+            while _phase(seen) not in _ENDED and max(stalled, unseen) < _STALLED_LOOKS:
                 looking.wait(_EVERY_S)
                 looking.try_again(look, remark)
-                stalled = stalled + 1 if _stalled(seen) is not None else 0
     except KeyboardInterrupt:
         click.echo(
             f"draftmark: {cluster.namespace}/{name} goes on. Look again with kubectl draftmark bench {name} -n "
@@ -281,22 +286,47 @@ def _follow(cluster: "Cluster", name: str) -> Json:
             err=True,
         )
         sys.exit(INTERRUPTED)
-    why = _stalled(seen)
-    if why is not None and _phase(seen) not in _ENDED:
-        fail(
-            f"{cluster.namespace}/{name} does not go on until somebody acts: {why} It waits for that; follow it again with "
-            f"kubectl draftmark bench {name} -n {cluster.namespace} --watch, or end it with kubectl delete {_RESOURCE} {name} "
-            f"-n {cluster.namespace}."
-        )
+    if _phase(seen) not in _ENDED:
+        _give_up(cluster, name, _stalled(seen))
     return seen
 
 
+def _give_up(cluster: "Cluster", name: str, why: str | None) -> NoReturn:
+    """End, and leave the Benchmark there.
+
+    Args:
+        why: Why somebody has to act; None: no operator has looked at it.
+    """
+    again = (
+        f"follow it again with kubectl draftmark bench {name} -n {cluster.namespace} --watch, or end it with kubectl delete "
+        f"{_RESOURCE} {name} -n {cluster.namespace}."
+    )
+    if why is not None:
+        fail(f"{cluster.namespace}/{name} does not go on until somebody acts: {why} It waits for that; {again}")
+    fail(
+        f"{cluster.namespace}/{name}: no operator has looked at it. Is one running (kubectl get pods --all-namespaces -l "
+        f"{_OPERATORS}), and does it watch this namespace (watchNamespaces of the chart)? When one does, {again}"
+    )
+
+
 def _stalled(benchmark: Json) -> str | None:
-    """Why somebody has to act; None: nobody has to."""
+    """Why somebody has to act; None: nobody has to.
+
+    To the operator a service that is not there is no fault: a Benchmark may be applied before its service. Who watches is told,
+    because the name may be misspelt.
+    """
     if _phase(benchmark) is None:
         return None
     conditions = (benchmark.get("status") or {}).get("conditions") or ()
-    found = next((c for c in conditions if c.get("type") == "Stalled" and c.get("status") == "True"), None)
+    found = next(
+        (
+            c
+            for c in conditions
+            if (c.get("type"), c.get("status")) == ("Stalled", "True")
+            or (c.get("type"), c.get("reason")) == ("Complete", "TargetNotFound")
+        ),
+        None,
+    )
     if found is None:
         return None
     text = f"{found.get('reason')}: {found.get('message')}"
