@@ -397,6 +397,38 @@ async def test_compare_the_targets_of_two_files(
     assert (result.exit_code, "would not be measured alike: ~ concurrency" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("first", "words", "second", "code"),
+    [
+        ({}, (), {"namespace": "elsewhere"}, 1),
+        ({"namespace": "elsewhere"}, (), {"namespace": NAMESPACE}, 1),
+        ({}, ("-n", "elsewhere"), {"namespace": NAMESPACE}, 1),
+        ({}, (), {"namespace": NAMESPACE}, 0),
+        ({"namespace": "elsewhere"}, (), {"namespace": "elsewhere"}, 0),
+        ({}, ("-n", "elsewhere"), {"namespace": "elsewhere"}, 0),
+        ({"namespace": "elsewhere"}, (), {}, 0),
+    ],
+    ids=str,
+)
+async def test_compare_takes_no_target_of_another_namespace(
+    cluster: Commands,
+    each_look: Looks,
+    written: Callable[..., str],
+    first: Json,
+    words: tuple[str, ...],
+    second: Json,
+    code: int,
+) -> None:
+    assert each_look == []  # Ctrl-C at the first
+    files = ("-f", written(manifest(**first)), "-f", written(manifest(**second), name="b.yaml"))
+    result = await cluster.run("compare", *files, *words)
+    if code:
+        assert (result.exit_code, "the second --filename says namespace" in result.stderr) == (1, True), result.stderr
+        assert cluster.api.requests == []
+    else:
+        assert (result.exit_code, "goes on" in result.stderr) == (130, True), result.stderr
+
+
 async def test_compare_refuses_two_answers_to_one_question(cluster: Commands, written: Callable[..., str]) -> None:
     file = written(manifest(COMPARING))
     result = await cluster.run("compare", "-f", file, "--against", "test-c")

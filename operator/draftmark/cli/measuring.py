@@ -82,7 +82,9 @@ def compare(cluster: "Cluster", *, files: tuple[str, ...], against: str | None, 
         raise click.UsageError("Two servers are compared: give one file, one with --against, or two.")
     manifest = _one_benchmark(files[0])
     if len(files) == 2:
-        manifest = _with_target_of(manifest, _one_benchmark(files[1]))
+        second = _one_benchmark(files[1])
+        _fail_if_elsewhere(second, str(manifest["metadata"].get("namespace") or cluster.namespace))
+        manifest = _with_target_of(manifest, second)
     elif against is not None:
         manifest = _against(manifest, against)
     if not manifest["spec"].get("compare"):
@@ -145,6 +147,16 @@ def _against(manifest: dict[str, Any], against: str) -> dict[str, Any]:
         **({"allowUserTraffic": allowed} if allowed is not None else {}),
     }
     return _comparing(manifest, target, "--against")
+
+
+def _fail_if_elsewhere(second: Json, namespace: str) -> None:
+    """Of the second file only the target is taken, and a target is looked for in the Benchmark's namespace."""
+    inner = second["metadata"].get("namespace")
+    if inner and str(inner) != namespace:
+        fail(
+            f"the second --filename says namespace '{inner}', and the first Benchmark is of '{namespace}': a Benchmark measures what is "
+            "in its own namespace. Name a target of that one, and remove the second's namespace."
+        )
 
 
 def _with_target_of(manifest: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
