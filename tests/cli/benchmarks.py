@@ -109,8 +109,27 @@ def compared(*, winner: str = "target") -> Json:
 def compared_and_refused() -> Json:
     """One row has no numbers: nobody wins, and the message says why."""
     item = compared(winner="none")
-    item["status"] |= {"phase": "Inconclusive", "results": [row(1), REFUSED_ROW]}
+    told = [
+        complete(
+            "Inconclusive", "ClientSaturated", "1 of 2 rows have no numbers. The load generator used 99 % of its CPU."
+        )
+    ]
+    item["status"] |= {"phase": "Inconclusive", "conditions": told, "results": [row(1), REFUSED_ROW]}
     item["status"]["winners"][0]["message"] = "no winner: concurrency 16 has no numbers (ClientSaturated)"
+    return item
+
+
+def cut(item: Json, *, rows: int) -> Json:
+    """With this many rows in the status, which had no room for more, nor for messages."""
+    kept = [{key: value for key, value in row.items() if key != "message"} for row in item["status"]["results"][:rows]]
+    report = {"configMap": names.benchmark_result_name(item["metadata"]["name"]), "sha256": "0" * 64}
+    return {**item, "status": {**item["status"], "results": kept, "resultsCut": True, "report": report}}
+
+
+def not_shown() -> Json:
+    """The noise is larger than any difference that was looked for."""
+    item = compared(winner="none")
+    item["status"] |= {"phase": "Inconclusive", "conditions": [complete("Inconclusive", "NoDifferenceShown")]}
     return item
 
 

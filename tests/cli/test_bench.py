@@ -87,6 +87,15 @@ async def test_what_was_not_measured_reads_tbd(cluster: Commands) -> None:
     assert "REFUSED  chat, concurrency 16: ClientSaturated: The load generator used 99 %" in text
 
 
+async def test_what_the_status_had_no_room_for_is_pointed_at(cluster: Commands) -> None:
+    whole = "kubectl draftmark report test-run -n models"
+    cluster.api.add(BENCHMARKS, benchmarks.cut(benchmarks.inconclusive(), rows=2))
+    text = (await cluster.run("bench", NAME)).stdout
+    assert f"REFUSED  chat, concurrency 16: ClientSaturated: see {whole}\n" in text
+    assert text.endswith(f"Not all is shown here: {whole} has the whole.\n")
+    assert "The whole result" not in text
+
+
 def test_texts_from_elsewhere_cannot_draw_on_the_terminal() -> None:
     item = benchmarks.benchmark("Failed", conditions=[benchmarks.complete("Failed", "X", "a\x1b[2Jb\nc")])
     assert "a [2Jb c" in plain_text(benchmark_tree(item))
@@ -335,11 +344,17 @@ async def test_the_namespace_is_the_manifests(cluster: Commands, written: Callab
         (benchmarks.compared(), 0, "chat: test-a wins: compared is worse in TTFT at concurrency 1"),
         (benchmarks.compared(winner="compared"), 0, "chat: test-b wins: "),
         (benchmarks.compared(winner="none"), 0, "chat: no difference shown: all are equal within 5 %"),
+        (benchmarks.not_shown(), 0, "chat: no difference shown"),
         (benchmarks.compared_and_refused(), 1, "chat: no winner: concurrency 16 has no numbers"),
+        (
+            benchmarks.cut(benchmarks.compared_and_refused(), rows=1),
+            1,
+            "chat: no winner: concurrency 16 has no numbers",
+        ),
         (benchmarks.inconclusive(), 1, "ClientSaturated"),
         (benchmarks.benchmark("Failed"), 1, "Failed"),
     ],
-    ids=["target", "compared", "none", "partly refused", "refused", "failed"],
+    ids=["target", "compared", "none", "not shown", "partly refused", "refused row cut", "refused", "failed"],
 )
 async def test_compare_waits_for_a_verdict(
     cluster: Commands, each_look: Looks, written: Callable[..., str], item: Json, code: int, told: str

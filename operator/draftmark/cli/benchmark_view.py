@@ -13,6 +13,7 @@ __all__ = [
     "benchmark_tree",
     "difference_cells",
     "refusals",
+    "report_command",
     "row_table",
     "winner_lines",
 ]
@@ -117,9 +118,17 @@ def refusals(benchmark: Json) -> list[str]:
     for row in found:
         if row.get("reason"):
             where = [row["workload"], row["load"], *([row["target"]] if is_compared else [])]
-            words = [", ".join(map(str, where)), str(row["reason"]), str(row.get("message") or "no message")]
+            # A status that was too long has left it out.
+            message = str(row.get("message") or f"see {report_command(benchmark)}")
+            words = [", ".join(map(str, where)), str(row["reason"]), message]
             lines.append(plain(": ".join(words)))
     return lines
+
+
+def report_command(benchmark: Json) -> str:
+    """What shows the whole result of a Benchmark that has ended."""
+    metadata = benchmark["metadata"]
+    return f"kubectl draftmark report {metadata['name']} -n {metadata['namespace']}"
 
 
 def winner_lines(benchmark: Json) -> list[str]:

@@ -100,10 +100,13 @@ def compare(cluster: "Cluster", *, files: tuple[str, ...], against: str | None, 
 
 
 def _has_verdict(benchmark: Json) -> bool:
-    """Whether each workload was compared. One with a refused row has an entry among the winners, too, which says so."""
+    """Whether each workload was compared. One with a refused row has an entry among the winners, too, which says so; and the row may
+    be among those for which the status had no room, so the condition decides."""
+    from draftmark.cli.results import reason_of
+
     status: Json = benchmark.get("status") or {}
-    is_refused = any(row.get("reason") for row in status.get("results") or ())
-    return bool(status.get("winners")) and not is_refused and status.get("phase") != "Failed"
+    end = (_phase(benchmark), reason_of(status)[0])
+    return bool(status.get("winners")) and (end[0] == "Succeeded" or end == ("Inconclusive", "NoDifferenceShown"))
 
 
 # Manifests
@@ -357,6 +360,7 @@ def _tell_outcome(benchmark: Json) -> None:
         DIFFERENCE_HEADS,
         difference_cells,
         refusals,
+        report_command,
         row_table,
         winner_lines,
     )
@@ -372,5 +376,10 @@ def _tell_outcome(benchmark: Json) -> None:
         click.echo(plain_table(DIFFERENCE_HEADS, differences), nl=False)
     for line in winner_lines(benchmark):
         click.echo(line)
-    if (benchmark.get("status") or {}).get("report") and _phase(benchmark) in _ENDED:
+    status: Json = benchmark.get("status") or {}
+    if _phase(benchmark) not in _ENDED:
+        return
+    if status.get("resultsCut"):
+        click.echo(f"Not all is shown here: {report_command(benchmark)} has the whole.")
+    elif status.get("report"):
         click.echo(f"The whole result: kubectl draftmark report {benchmark['metadata']['name']}")
