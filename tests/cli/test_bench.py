@@ -87,6 +87,13 @@ async def test_what_was_not_measured_reads_tbd(cluster: Commands) -> None:
     assert "REFUSED  chat, concurrency 16: ClientSaturated: The load generator used 99 %" in text
 
 
+async def test_the_whole_result_is_looked_for_where_it_is(cluster: Commands) -> None:
+    report = {"configMap": "test-run-result", "sha256": "0" * 64}
+    cluster.api.add(BENCHMARKS, benchmarks.succeeded(report=report))
+    text = (await cluster.run("bench", NAME)).stdout
+    assert text.endswith("The whole result: kubectl draftmark report test-run -n models\n")
+
+
 async def test_what_the_status_had_no_room_for_is_pointed_at(cluster: Commands) -> None:
     whole = "kubectl draftmark report test-run -n models"
     cluster.api.add(BENCHMARKS, benchmarks.cut(benchmarks.inconclusive(), rows=2))

@@ -189,7 +189,7 @@ async def test_a_result_that_is_not_the_benchmarks_is_refused(
     [
         (
             benchmarks.running(),
-            "has no result yet (phase Running). Wait for it with kubectl draftmark bench test-run --watch.",
+            "has no result yet (phase Running). Wait for it with kubectl draftmark bench test-run -n models --watch.",
         ),
         (benchmarks.benchmark(None), "phase not set"),
         (

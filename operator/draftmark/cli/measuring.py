@@ -382,4 +382,4 @@ def _tell_outcome(benchmark: Json) -> None:
     if status.get("resultsCut"):
         click.echo(f"Not all is shown here: {report_command(benchmark)} has the whole.")
     elif status.get("report"):
-        click.echo(f"The whole result: kubectl draftmark report {benchmark['metadata']['name']}")
+        click.echo(f"The whole result: {report_command(benchmark)}")

@@ -46,7 +46,8 @@ def from_cluster(cluster: "Cluster", name: str) -> Result:
     phase, report = status.get("phase"), status.get("report") or {}
     if phase not in ("Succeeded", "Inconclusive", "Failed"):
         fail(
-            f"{where} has no result yet (phase {phase or 'not set'}). Wait for it with kubectl draftmark bench {name} --watch."
+            f"{where} has no result yet (phase {phase or 'not set'}). Wait for it with kubectl draftmark bench {name} -n "
+            f"{cluster.namespace} --watch."
         )
     if not (config_map := report.get("configMap")):
         reason, message = reason_of(status)
