@@ -28,6 +28,8 @@ def manifest(spec: Json | None = None, *, name: str = NAME, **metadata: Any) -> 
 def benchmark(phase: str | None, *, spec: Json | None = None, name: str = NAME, **status: Any) -> Json:
     """As it is in the cluster."""
     told = {"observedGeneration": 1, "phase": phase, "conditions": [complete(phase)], **status} if phase else {}
+    if phase in ("Succeeded", "Inconclusive", "Failed"):
+        told["finishedAt"] = "2026-01-01T12:00:00Z"
     if told:
         BenchmarkStatus.model_validate(told)
     item = manifest(spec, name=name, namespace=NAMESPACE, generation=1)

@@ -260,9 +260,32 @@ async def test_the_same_once_more_changes_nothing_and_shows_its_result(
 ) -> None:
     cluster.api.add(BENCHMARKS, benchmarks.succeeded())
     result = await cluster.run("bench", "-f", written(manifest({**SPEC, "notes": None})), "-w")
-    assert (result.exit_code, "is there already, and asks for the same" in result.stdout) == (0, True)
+    assert result.exit_code == 0, result.stderr
     assert cluster.api.writes == []
     assert "SAMPLES" in result.stdout
+    first, second, *_ = result.stdout.splitlines()
+    assert (
+        "is there already, and asks for the same: measured at 2026-01-01T12:00:00Z; nothing is measured anew" in first
+    )
+    assert "--name" in first
+    assert "kubectl delete benchmarks.draftmark.dev test-run -n models" in first
+    assert second == "models/test-run  Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        (benchmarks.benchmark("Failed"), "asks for the same: ended at 2026-01-01T12:00:00Z; nothing is measured anew"),
+        (benchmarks.running(), "asks for the same.\n"),
+    ],
+    ids=["failed", "running"],
+)
+async def test_what_has_measured_nothing_is_not_said_to_have(
+    cluster: Commands, written: Callable[..., str], item: Json, told: str
+) -> None:
+    cluster.api.add(BENCHMARKS, item)
+    result = await cluster.run("bench", "-f", written(manifest()))
+    assert (result.exit_code, told in result.stdout) == (0, True), result.stdout
 
 
 async def test_another_spec_under_a_name_that_is_taken_is_explained(

@@ -48,6 +48,8 @@ def benchmark_tree(benchmark: Json) -> Branch:
     branches = [_target(name, status[name]) for name in ("target", "compared") if status.get(name)]
     if status.get("progress") and phase not in _PHASE_TONES:
         branches.append(_progress(status["progress"]))
+    if phase in _PHASE_TONES and status.get("finishedAt"):
+        branches.append(Branch((Word("finished"), Word(plain(str(status["finishedAt"])), "faint"))))
     branches += [
         Branch(
             (

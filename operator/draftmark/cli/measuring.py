@@ -206,7 +206,7 @@ def _apply(cluster: "Cluster", manifest: dict[str, Any], new_name: str | None) -
     before = _present(cluster, name)
     _fail_if_other(before, manifest, where)
     if before is not None:
-        click.echo(f"{where} is there already, and asks for the same.")
+        click.echo(f"{where} is there already, and asks for the same{_measured_before(before)}.")
         return name
     try:
         cluster.apply(BENCHMARKS, manifest)
@@ -217,6 +217,19 @@ def _apply(cluster: "Cluster", manifest: dict[str, Any], new_name: str | None) -
         raise
     click.echo(f"{where} applied.")
     return name
+
+
+def _measured_before(benchmark: Json) -> str:
+    """When one came to its end, of which somebody may expect new numbers; empty: it has not ended."""
+    if _phase(benchmark) not in _ENDED:
+        return ""
+    metadata, status = benchmark["metadata"], benchmark["status"]
+    # One that was refused at the start has measured nothing.
+    verb = "measured" if status.get("report") or status.get("results") else "ended"
+    return (
+        f": {verb} at {status.get('finishedAt') or 'a time that is not known'}; nothing is measured anew: give another name with "
+        f"--name, or delete it: kubectl delete {_RESOURCE} {metadata['name']} -n {metadata['namespace']}"
+    )
 
 
 def _present(cluster: "Cluster", name: str) -> Json | None:
