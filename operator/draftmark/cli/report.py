@@ -79,8 +79,8 @@ def _need_plots() -> None:
         if (error.name or "").startswith("draftmark"):
             raise
         fail(
-            f"Plots are drawn with matplotlib, and {error.name} is not installed. Install it with: pip install "
-            "'draftmark[report]'. Markdown on stdout and --csv do without."
+            f"Plots are drawn with matplotlib, and {error.name} is not installed. Install it from a checkout: pip install "
+            '".[report]", or make setup, which has it. Markdown on stdout and --csv do without.'
         )
 
 
