@@ -81,10 +81,13 @@ def test_markdown_and_a_page_and_csv_of_one_report(tmp_path: Path) -> None:
     assert {each.name for each in tmp_path.iterdir()} == {"x.md", "x-1.svg", "x-2.svg", "x-3.svg", "x.html"}
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    ran = run("-f", "-", "--markdown", str(tmp_path / "no" / "x.md"), stdin=text_of(one_run()))
+@pytest.mark.parametrize(
+    ("name", "told"), [("no/x.md", "No such file"), ("x" * 300, "File name too long")], ids=["no folder", "long"]
+)
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, name: str, told: str) -> None:
+    ran = run("-f", "-", "--markdown", str(tmp_path / name), stdin=text_of(one_run()))
     assert (ran.exit_code, "--markdown " in ran.stderr) == (1, True)
-    assert "No such file" in ran.stderr
+    assert told in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -93,12 +96,21 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         [],
         ["-f", "x", "--csv", "--html", "-"],
         ["-f", "x", "--markdown", "-"],
-        *(["-f", "x", "--markdown", name] for name in ("", ".", "/")),
+        *(["-f", "x", "--markdown", name] for name in ("", ".", "/", "..", "x/..", "new/")),
     ],
     ids=str,
 )
 def test_what_cannot_be_meant_is_wrong_usage(words: list[str]) -> None:
     assert run(*words).exit_code == 2
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_markdown_into_a_folder_is_refused_before_plots_are_written(tmp_path: Path, end: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    ran = run("-f", "-", "--markdown", f"{folder}{end}", stdin=text_of(one_run()))
+    assert (ran.exit_code, "names no file: write one, such as report.md" in ran.stderr) == (2, True)
+    assert [*tmp_path.iterdir(), *folder.iterdir()] == [folder]
 
 
 def test_without_the_plotting_library_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

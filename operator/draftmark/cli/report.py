@@ -49,8 +49,10 @@ def report(
             "--markdown puts its plots beside its file, and stdout has no place for them. Name a file; Markdown without "
             "plots is what is written to stdout without --markdown."
         )
-    if text_file is not None and not Path(text_file).name:
-        raise click.UsageError(f"--markdown {text_file!r} names no file: write one, such as report.md.")
+    if text_file is not None and _names_no_file(text_file):
+        raise click.UsageError(
+            f"--markdown {text_file!r} names no file: write one, such as report.md or out/report.md."
+        )
     if page is not None or text_file is not None:
         _need_plots()
     results = []
@@ -69,6 +71,14 @@ def report(
         _write("--html", page, page_of(made))
     elif not as_csv and text_file is None:
         click.echo(markdown(results), nl=False)
+
+
+def _names_no_file(path: str) -> bool:
+    """Whether a path is, or is written like, that of a folder. The plots would be written beside it before that is found out."""
+    try:
+        return Path(path).name in ("", "..") or path.endswith("/") or Path(path).is_dir()
+    except OSError:
+        return False  # whoever writes it says why it cannot be
 
 
 def _need_plots() -> None:
