@@ -87,6 +87,19 @@ async def test_a_name_that_is_not_there_names_those_that_are(commands: Commands)
     assert "it has: none." in (await commands.run("status", "llama", "-n", "other")).stderr
 
 
+@pytest.mark.parametrize("name", ["", ".", ".."])
+async def test_what_is_no_name_is_told_and_not_asked_for(commands: Commands, name: str) -> None:
+    """A path with it would be that of all objects, and the answer a list."""
+    commands.add(world.changing())
+    for command in ("status", "top", "logs", "rollback", "accept", "pause", "resume", "retry", "bench", "report"):
+        result = await commands.run(command, name)
+        assert (result.exit_code, f"{name!r} is no name of a" in result.stderr) == (1, True), (command, result.stderr)
+        assert len(result.stderr.splitlines()) == 1
+    result = await commands.run("bench", name, "--watch")
+    assert (result.exit_code, "is no name of a Benchmark" in result.stderr) == (1, True)
+    assert commands.api.requests == []
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [

@@ -130,7 +130,7 @@ class Cluster:
 
     def get(self, kind: Kind, name: str) -> Json:
         """One object of the chosen namespace."""
-        return self._json("GET", kind.path(self.namespace, quote(name, safe="")), kind=kind, name=name)
+        return self._json("GET", self._path(kind, name), kind=kind, name=name)
 
     def list_all(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Json]:
         """All objects of a kind; None as namespace means all of them."""
@@ -151,7 +151,7 @@ class Cluster:
             is_trial: The API server checks it as a real one, and stores nothing.
         """
         query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if is_trial else {})
-        path = kind.path(self.namespace, quote(name, safe=""))
+        path = self._path(kind, name)
         return self._json("PATCH", path, kind=kind, name=name, query=query, body=list(operations))
 
     def apply(self, kind: Kind, manifest: Json) -> Json:
@@ -159,10 +159,24 @@ class Cluster:
         conflict (409). Unknown fields are refused."""
         name = str(manifest["metadata"]["name"])
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        path = kind.path(self.namespace, quote(name, safe=""))
+        path = self._path(kind, name)
         return self._json(
             "PATCH", path, kind=kind, name=name, query=query, body=manifest, content_type="application/apply-patch+yaml"
         )
+
+    def _path(self, kind: Kind, name: str) -> str:
+        """Of one object of the chosen namespace.
+
+        Raises:
+            ClusterError: With this name the path would be another one, such as that of all objects.
+        """
+        if name in ("", ".", ".."):
+            raise ClusterError(
+                f"{name!r} is no name of a {kind.kind}. Give one (is a variable of the shell empty?): kubectl get {kind.resource} -n "
+                f"{self.namespace} lists them.",
+                400,
+            )
+        return kind.path(self.namespace, quote(name, safe=""))
 
     # Pods
 
