@@ -123,6 +123,33 @@ def test_no_cell_is_a_formula() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("a; =1+1", "a; '=1+1"),
+        ("a;=1;+2+3 ;  @SUM(A1)", "a;'=1;'+2+3 ; '@SUM(A1)"),
+        ('"=1+1"', '"\'=1+1"'),
+        ('a;"=1+1"', 'a;"\'=1+1"'),
+        ("a\t;\r\n\u2028=1", "a ; '=1"),
+        ("a\n=1", "a =1"),
+        ("a\t=1", "a =1"),
+        ("a; ＝1", "a; '＝1"),
+        ("a; -5; +1.5 ; -5 % of it", "a; -5; +1.5 ; '-5 % of it"),
+        ("a; b = c - 1; x=2", "a; b = c - 1; x=2"),
+    ],
+)
+def test_no_part_of_a_cell_is_a_formula(text: str, cell: str) -> None:
+    """A server that is measured words its errors, and they are in the notes; where a semicolon separates cells, each part of them is
+    one."""
+    lines = csv_text([result(rows=(row(4),)).model_copy(update={"notes": text})])
+    (line,) = csv.DictReader(StringIO(lines))
+    assert line["notes"] == f"workload chat; {cell}"
+    for delimiter in ";\t":
+        cells = [each for read in csv.reader(StringIO(lines), delimiter=delimiter) for each in read]
+        assert [each for each in cells if each.strip(' "').startswith(("=", "@", "＝"))] == []
+
+
+@pytest.mark.parametrize(
     ("text", "cell"), [("-5", "-5"), ("+1.5", "+1.5"), ("-5+1", "'-5+1"), ("＝1", "'＝1"), ("\t=1", "'=1")]
 )
 def test_numbers_stay_numbers(text: str, cell: str) -> None:

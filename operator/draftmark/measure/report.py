@@ -464,14 +464,16 @@ def _csv_number(value: float | None) -> str:
     return TBD if value is None else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-#: What makes a formula of a cell, in spreadsheets. Source: OWASP, "CSV Injection"; the wide forms count in some.
-_FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
-_NUMBER: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+#: What makes a formula of a cell, in spreadsheets, and is no number. Source: OWASP, "CSV Injection"; the wide forms count in some. Where
+#: a semicolon or a tab separates cells, another one begins there, whatever quotes are around ours; its blanks and quotes may go.
+_FORMULA: Final = re.compile(
+    r"""(?P<start>(?:^|[;\t])[ "]*)(?=[=+\-@＝＋－＠])(?![-+]?[0-9]+(?:\.[0-9]+)?[ "]*(?:[;\t]|$))"""
+)
 
 
 def _spreadsheet_cell(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell
+    """A cell of which no spreadsheet takes any part for a formula."""
+    return _FORMULA.sub(r"\g<start>'", cell)
 
 
 # Markdown
