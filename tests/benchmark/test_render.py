@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from draftmark.api import names
 from draftmark.benchmark.decide import decide_benchmark
@@ -11,9 +13,13 @@ from draftmark.benchmark.observation import BenchmarkDecision
 from draftmark.measure.order import Order
 from draftmark.render.benchmark import DEFAULT_IMAGE, LONGEST_S, ORDER_FILE, SLACK_S, planned_s
 from draftmark.render.gateway import DEFAULT_RELOADER_IMAGE
-from tests.benchmark.world import World, benchmark
+from tests import specs
+from tests.benchmark.world import World, benchmark, serving
 from tests.golden_benchmark import CASES, outputs
 from tests.specs import T0
+
+#: A comparison of the service with itself.
+TWICE: Any = {"compare": {"target": {"service": specs.NAME, "allowUserTraffic": True}}}
 
 
 def decided(case: str) -> BenchmarkDecision:
@@ -74,6 +80,58 @@ def test_what_the_order_names_is_mounted(case: str) -> None:
     paths += [order.result_path] if order.result_path is not None else []
     for path in paths:
         assert any(path == mount or path.startswith(f"{mount}/") for mount in mounts), path
+
+
+def claimed(claim: str, second: str, **fields: Any) -> World:
+    """A comparison of a service, whose model is on a claim, with a server whose tokenizer is on one, too."""
+    other = {"url": "http://other:8000", "model": "m", "tokenizer": f"pvc://{second}/m"}
+    target = serving(specs.spec(model={"uri": f"pvc://{claim}/tiny.gguf"}))
+    return World(item=benchmark(compare={"target": other}, **fields), target=target).settle()
+
+
+def pod_of(world: World) -> Any:
+    (job,) = world.children["Job"].values()
+    return job["spec"]["template"]["spec"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    claims=st.tuples(*[st.sampled_from(["a", "b"])] * 2),
+    data=st.lists(st.sampled_from(["a", "b", "config map"]), max_size=4),
+    result=st.sampled_from([None, "a", "b", "c"]),
+)
+def test_no_claim_is_mounted_by_two_volumes(claims: tuple[str, ...], data: list[str], result: str | None) -> None:
+    workloads = [
+        {
+            "name": f"w{number}", "outputTokens": 8,
+            "dataset": {"configMap": {"name": "prompts", "key": f"{number % 2}.jsonl"}}
+            if claim == "config map"
+            else {"claim": {"name": claim, "path": "data.jsonl"}},
+        }
+        for number, claim in enumerate(data)
+    ]  # fmt: skip
+    fields: Any = {"result": {"claim": {"name": result, "path": "out"}}} if result is not None else {}
+    spec = pod_of(claimed(*claims, **({"workloads": workloads} if workloads else {}), **fields))
+    volumes, mounts = spec["volumes"], spec["containers"][0]["volumeMounts"]
+    sources = [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
+    assert sorted(sources) == sorted({*claims, *data, *([result] if result else [])} - {"config map"})
+    assert len({v["name"] for v in volumes}) == len(volumes)
+    assert {m["name"] for m in mounts} == {v["name"] for v in volumes}
+    assert len({m["mountPath"] for m in mounts}) == len(mounts) == 2 + 2 + len(data) + (result is not None)
+    # Only the folder of the result can be written, and only its volume lets it.
+    assert {m["mountPath"] for m in mounts if not m.get("readOnly")} == {"/tmp"} | ({"/result"} if result else set())
+    for volume in volumes:
+        if (claim := volume.get("persistentVolumeClaim")) is not None:
+            assert claim.get("readOnly", False) == (claim["claimName"] != result)
+
+
+def test_an_image_of_two_targets_is_one_volume() -> None:
+    model = {"uri": "oci://registry.example/models:1"}
+    world = World(item=benchmark(**TWICE), target=serving(specs.spec(model=model))).settle()
+    spec = pod_of(world)
+    assert [v["image"]["reference"] for v in spec["volumes"] if "image" in v] == ["registry.example/models:1"]
+    mounts = [m["mountPath"] for m in spec["containers"][0]["volumeMounts"] if m["name"] == "image-0"]
+    assert mounts == ["/tokenizer/target", "/tokenizer/compared"]
 
 
 def test_no_value_of_a_user_is_an_argument() -> None:

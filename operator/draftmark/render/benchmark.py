@@ -370,34 +370,45 @@ def _volumes(
         {"name": "order", "mountPath": ORDER_FOLDER, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
+    written = spec.result.claim.name if spec.result is not None else None
+    known: dict[tuple[str, str], str] = {}
 
-    def mount(name: str, path: str, source: Mapping[str, Any]) -> None:
-        volumes.append({"name": name, **source})
-        mounts.append({"name": name, "mountPath": path, "readOnly": True})
+    def mount(path: str, what: str, of: str, source: Mapping[str, Any], *, is_written: bool = False) -> None:
+        # A claim is one volume, however often it is used: up to Kubernetes 1.34 a pod with two volumes of one claim never
+        # starts, for the kubelet keeps one volume name per PersistentVolume. Source: kubernetes/kubernetes issue 99453 and
+        # pull request 122140.
+        if (what, of) not in known:
+            known[what, of] = f"{what}-{sum(kind == what for kind, _ in known)}"
+            volumes.append({"name": known[what, of], **source})
+        mounts.append({"name": known[what, of], "mountPath": path, **({} if is_written else {"readOnly": True})})
+
+    def mount_claim(path: str, claim: str, *, is_written: bool = False) -> None:
+        # Where the result goes to the same claim, only the mounts beside it are read-only.
+        read_only = {} if claim == written else {"readOnly": True}
+        source = {"persistentVolumeClaim": {"claimName": claim, **read_only}}
+        mount(path, "claim", claim, source, is_written=is_written)
 
     for target in targets:
         match target.tokenizer:
             case ClaimModel(claim=claim):
-                source: dict[str, Any] = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-                mount(f"tokenizer-{target.label}", _tokenizer_folder(target), source)
+                mount_claim(_tokenizer_folder(target), claim)
             case ImageModel(reference=reference):
-                source = {"image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
-                mount(f"tokenizer-{target.label}", _tokenizer_folder(target), source)
+                image = {"image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+                mount(_tokenizer_folder(target), "image", reference, image)
             case _:
                 pass
-    for number, workload in enumerate(workloads_of(spec)):
+    for workload in workloads_of(spec):
         if (dataset := workload.dataset) is None:
             continue
         folder = f"{DATASET_FOLDER}/{workload.name}"
         if (config_map := dataset.config_map) is not None:
             items = [{"key": config_map.key, "path": DATASET_FILE}]
-            mount(f"dataset-{number}", folder, {"configMap": {"name": config_map.name, "items": items}})
+            prompts = {"configMap": {"name": config_map.name, "items": items}}
+            mount(folder, "dataset", f"{config_map.name}/{config_map.key}", prompts)
         elif dataset.claim is not None:
-            source = {"persistentVolumeClaim": {"claimName": dataset.claim.name, "readOnly": True}}
-            mount(f"dataset-{number}", folder, source)
-    if spec.result is not None:
-        volumes.append({"name": "result", "persistentVolumeClaim": {"claimName": spec.result.claim.name}})
-        mounts.append({"name": "result", "mountPath": RESULT_FOLDER})
+            mount_claim(folder, dataset.claim.name)
+    if written is not None:
+        mount_claim(RESULT_FOLDER, written, is_written=True)
     return volumes, mounts
 
 
