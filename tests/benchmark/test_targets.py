@@ -287,3 +287,35 @@ def test_readiness_that_comes_and_goes_is_no_change() -> None:
     busy = [{**pod, "status": {**pod["status"], "conditions": []}} for pod in world.target.pods]
     world.target = replace(world.target, pods=tuple(busy))
     assert world.settle().phase == "Running"
+
+
+def evicted(pod: Any) -> Object:
+    """A pod that ended and is still there, as the kubelet leaves it."""
+    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    return {
+        **pod,
+        "metadata": {**pod["metadata"], "name": f"{pod['metadata']['name']}-old", "uid": "old"},
+        "status": status,
+    }
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+@pytest.mark.parametrize("field", ["pods", "router_pods"])
+def test_pods_that_ended_are_no_part_of_the_target(field: str, phase: str) -> None:
+    target = serving()
+    (pod,) = getattr(target, field)
+    old = evicted(pod)
+    both: Any = {field: (pod, {**old, "status": {**old["status"], "phase": phase}})}
+    world = World(target=replace(target, **both)).settle()
+    assert (world.phase, world.order().targets[0].facts.replicas) == ("Running", 1), world.condition("Complete")
+    # It is collected as garbage while the others are measured.
+    world.run_pods().settle()
+    world.target = target
+    assert world.settle().result().settle().phase == "Succeeded"
+
+
+def test_a_target_whose_pods_all_ended_has_none() -> None:
+    target = serving()
+    world = World(target=replace(target, pods=tuple(evicted(pod) for pod in target.pods))).settle()
+    assert world.reason == "TargetNotReady"
+    assert "has no pods" in world.condition("Complete")["message"]

@@ -274,8 +274,8 @@ def _of_revision(
     tokenizer = _tokenizer(model, revision)
     if isinstance(tokenizer, Obstacle):
         return tokenizer
-    pods = [p for p in pods_of(service.pods, revision.hash) if not p["metadata"].get("deletionTimestamp")]
-    routers = [p for p in pods_of(service.router_pods, revision.hash) if not p["metadata"].get("deletionTimestamp")]
+    pods = [p for p in pods_of(service.pods, revision.hash) if not _is_over(p)]
+    routers = [p for p in pods_of(service.router_pods, revision.hash) if not _is_over(p)]
     if measured is None:
         if (waiting := _unready(service, revision, pods, routers)) is not None:
             return waiting
@@ -306,6 +306,15 @@ def _of_revision(
     )
     state = [revision.hash, *sorted(_state(pod) for pod in (*pods, *routers))]
     return Measured(target=made, state=state)
+
+
+def _is_over(pod: Json) -> bool:
+    """Whether another pod takes its place: it goes, or has ended. A pod that was evicted, or whose node was shut down, stays
+    until it is collected as garbage; the ReplicaSet does not count it."""
+    return bool(pod["metadata"].get("deletionTimestamp")) or pod.get("status", {}).get("phase") in (
+        "Failed",
+        "Succeeded",
+    )
 
 
 def _model(revision: Revision) -> ModelSpec:
