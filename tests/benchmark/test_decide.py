@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from draftmark.api import names
 from draftmark.api.defaults import BenchmarkDefaults, Defaults
+from draftmark.api.times import write_time
 from draftmark.benchmark.decide import PHASES_AT_THE_END
 from draftmark.benchmark.observation import BenchmarkObservation
 from draftmark.measure.result import Refusal
 from draftmark.observation import Observation
 from tests import specs
 from tests.benchmark.world import World, benchmark, difference, result_of, row, serving, winner
-from tests.specs import T0, Object
+from tests.specs import MINUTE, T0, Object
 
 RUN = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "ConfigMap", "Job")
 SATURATED = Refusal(code="ClientSaturated", message="The client had too little CPU.", is_failure=False)
@@ -413,6 +414,24 @@ def test_a_job_that_is_silent_is_ended_and_started_again() -> None:
     world.wait(minutes=9).settle()
     assert world.jobs() == [world.attempt(0)]
     world.wait(minutes=1).settle()
+    assert world.jobs() == [world.attempt(1)]
+
+
+@pytest.mark.parametrize("waited", [1, 15, 29])
+@pytest.mark.parametrize("ahead", [0, 1], ids=["", "the node's clock is ahead"])
+def test_silence_counts_from_where_the_program_began(waited: int, ahead: int) -> None:
+    """A node to come, or a Secret that is made later, takes nothing from the time of the program."""
+    world = World().settle().run_pods("waiting", reason="ContainerCreating").settle()
+    world.wait(minutes=waited).settle()
+    world.run_pods("running", startedAt=write_time(world.now + ahead * MINUTE)).settle()
+    assert (world.reason, world.jobs()) == ("Measuring", [world.attempt(0)])
+    world.wait(minutes=9).settle()
+    assert world.jobs() == [world.attempt(0)]
+    if waited == 29:
+        # It speaks, and is silent from there.
+        world.progress(1).settle().wait(minutes=9).settle()
+        assert world.jobs() == [world.attempt(0)]
+    world.wait(minutes=1 + ahead).settle()
     assert world.jobs() == [world.attempt(1)]
 
 

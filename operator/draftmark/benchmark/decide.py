@@ -315,7 +315,8 @@ def _found(seen: BenchmarkObservation) -> Found | None:
         return Found(
             attempt=attempt,
             digest=str(digest) if digest else None,
-            is_started=any(_container(pod).get("state", {}).keys() & {"running", "terminated"} for pod in pods),
+            is_started=any(_begun(pod) is not None for pod in pods),
+            started_at=max((at for pod in pods if (at := _begun_at(pod)) is not None), default=None),
             ended=Ended(at=ended[0], reason=ended[1], words=_words(pods)) if ended is not None else None,
         )
     return None
@@ -518,6 +519,16 @@ def _container(pod: Json) -> Json:
     # A service mesh puts containers of its own beside it.
     statuses = pod.get("status", {}).get("containerStatuses") or ()
     return next((c for c in statuses if c.get("name") == CONTAINER), {})
+
+
+def _begun(pod: Json) -> Json | None:
+    """What is told of a program that runs or has ended; None: it has not begun."""
+    state = _container(pod).get("state", {})
+    return next((state[key] for key in ("running", "terminated") if key in state), None)
+
+
+def _begun_at(pod: Json) -> datetime | None:
+    return read_time((_begun(pod) or {}).get("startedAt"))
 
 
 def _words(pods: list[Json]) -> str:

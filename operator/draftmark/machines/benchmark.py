@@ -106,6 +106,8 @@ class Found:
     digest: str | None
     #: Whether its program has begun.
     is_started: bool = False
+    #: When it began, by its node's clock; None: it has not, or nothing was told of it.
+    started_at: datetime | None = None
     ended: Ended | None = None
 
 
@@ -267,6 +269,9 @@ def _listen(state: Running, seen: Seen, found: Found, now: datetime) -> Step:
     if since > now:
         # The clock was set back: the time begins anew.
         return Step(state=Running(attempt=state.attempt, digest=state.digest, since=now), after=within)
+    if found.started_at is not None:
+        # The way to its node and its image may have taken longer than a program is silent. A node's clock may be ahead.
+        since = max(since, min(found.started_at, now))
     if now < since + within:
         return Step(state=state, after=since + within - now)
     minutes = int(within.total_seconds() // 60)
