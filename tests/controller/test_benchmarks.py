@@ -225,6 +225,27 @@ async def test_a_config_map_of_somebody_else_is_left_alone_and_nothing_is_measur
     await rig.until(lambda: rig.all(JOBS), within_s=30)
 
 
+async def test_an_order_that_was_written_before_its_target_changed_is_written_anew(rig: Rig) -> None:
+    rig.api.add(INFERENCE_SERVICES, service("llama"))
+    await rig.start()
+    await rig.until(lambda: rig.is_ready("llama"))
+    rig.api.fault(verb="create", kind=JOBS, times=None, status=403, reason="Forbidden", message="exceeded quota: jobs")
+    rig.api.add(BENCHMARKS, benchmark())
+    await rig.until(lambda: reason(rig) == "QuotaExceeded")
+    written = status(rig)["job"]
+
+    def asked() -> Any:
+        return Order.model_validate_json((rig.api.see(CONFIG_MAPS, written) or {})["data"][ORDER_FILE]).targets[0]
+
+    before = asked().metrics_urls
+    for pod in rig.all(PODS):
+        rig.api.remove(PODS, pod["metadata"]["name"])  # others come, with other addresses
+    await rig.until(lambda: asked().metrics_urls != before and reason(rig) == "QuotaExceeded")
+    rig.api.faults.clear()
+    await rig.until(lambda: rig.all(JOBS), within_s=30)
+    assert [job["metadata"]["name"] for job in rig.all(JOBS)] == [written]
+
+
 async def test_what_its_job_needs_comes_back_and_what_it_wrote_is_never_taken_back(rig: Rig) -> None:
     await measure(rig)
     write(rig, "progress", "kept")

@@ -221,6 +221,12 @@ class Storage:
                 obj["metadata"][name] = old.meta[name]
 
     def _fill(self, kind: Kind, old: Json | None, obj: Json) -> None:
+        if old is not None and old.get("immutable"):  # of ConfigMaps and Secrets
+            for name in ("data", "binaryData", "immutable"):
+                if obj.get(name) != old.get(name):
+                    message = f"{name}: Forbidden: field is immutable when `immutable` is set"
+                    causes = [{"reason": "FieldValueForbidden", "message": message, "field": name}]
+                    raise Refusal(422, "Invalid", message, causes)
         if kind in self.default:
             self.default[kind](obj)
         if kind in self.validate:
