@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from draftmark.api import names
+from draftmark.api.conditions import Obstacle as Refused
 from draftmark.api.defaults import BenchmarkDefaults, Defaults
 from draftmark.api.times import write_time
-from draftmark.benchmark.decide import PHASES_AT_THE_END
+from draftmark.benchmark.decide import PHASES_AT_THE_END, decide_benchmark
 from draftmark.benchmark.observation import BenchmarkObservation
+from draftmark.benchmark.status import make_benchmark_status
 from draftmark.measure.result import Refusal
 from draftmark.observation import Observation
 from tests import specs
@@ -164,6 +166,19 @@ def test_the_only_revision_serves_although_it_has_no_weight_yet() -> None:
 
 # One at a time
 
+#: What happens to one of two Benchmarks. What touches the target, both would see.
+TOGETHER: dict[str, Callable[[World], object]] = {
+    "reconcile": lambda w: w.settle(),
+    "dies at once": lambda w: w.reconcile(dies_after=1),
+    "dies later": lambda w: w.reconcile(dies_after=5),
+    "pods run": lambda w: w.run_pods(),
+    "job fails": lambda w: w.end_job("Failed", "BackoffLimitExceeded"),
+    "job deleted": lambda w: w.delete_job(),
+    "time": lambda w: w.wait(minutes=11),
+    "status lost": lambda w: w.lose_status() if w.phase not in PHASES_AT_THE_END else None,
+    "result": lambda w: w.result() if w.job in w.children.get("ConfigMap", {}) else None,
+}
+
 
 def other(name: str, at: str, **fields: Any) -> BenchmarkObservation:
     world = World(item=benchmark(name, uid=f"uid-{name}", at=at, **fields.pop("spec", {})), **fields)
@@ -193,6 +208,46 @@ def test_one_that_runs_is_waited_for_although_it_is_younger() -> None:
     running.settle().result().settle()
     world.others = ()
     assert world.settle().phase == "Running"
+
+
+@pytest.mark.parametrize("at", ["2026-01-01T10:00:00Z", "2026-01-01T11:30:00Z"], ids=["older", "younger"])
+def test_one_whose_job_cannot_be_written_is_not_waited_for(at: str) -> None:
+    stuck = World(item=benchmark("stuck", uid="uid-stuck", at=at))
+    refused = [Refused(code="QuotaExceeded", message="exceeded quota", needs_human=True)]
+    decision = decide_benchmark(stuck.observe(), T0)
+    stuck.item["status"] = make_benchmark_status(stuck.observe(), decision, T0, obstacles=refused)
+    assert (stuck.phase, stuck.reason) == ("Running", "QuotaExceeded")
+    world = World(others=(stuck.observe(),)).settle()
+    assert (world.phase, world.jobs()) == ("Running", [world.attempt(0)])
+    # When its Job could be written, it waits for the one that measures.
+    stuck.others = (world.observe(),)
+    assert (stuck.settle().reason, stuck.jobs()) == ("TargetBusy", [])
+    stuck.others = ()
+    assert stuck.settle().jobs() == [stuck.attempt(0)]
+
+
+def test_one_that_waits_between_two_tries_is_not_waited_for_by_an_older_one() -> None:
+    young = World(item=benchmark("young", uid="uid-young", at="2026-01-01T11:30:00Z")).started().delete_job()
+    ready, young.target = young.target, unready().target
+    assert (young.settle().phase, young.jobs()) == ("Running", [])
+    world = World(others=(young.observe(),)).settle()
+    assert world.jobs() == [world.attempt(0)]
+    young.target, young.others = ready, (world.observe(),)
+    assert (young.settle().reason, young.jobs()) == ("TargetBusy", [])
+    assert young.status["attempts"] == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(sorted(TOGETHER))), max_size=30))
+def test_two_of_one_target_never_have_a_job_at_once(steps: list[tuple[int, str]]) -> None:
+    """What is decided is carried out before the next one decides, as the reconciler does it with Jobs."""
+    two = [World(item=benchmark(f"b{n}", uid=f"uid-{n}", at=f"2026-01-01T11:0{n}:00Z")) for n in range(2)]
+    for which, event in steps:
+        world, beside = two[which], two[1 - which]
+        world.others = (beside.observe(),) if beside.phase not in PHASES_AT_THE_END else ()
+        TOGETHER[event](world)
+        running = [w for w in two if w.phase not in PHASES_AT_THE_END and w.live_jobs()]
+        assert len(running) <= 1, event
 
 
 # What a result says

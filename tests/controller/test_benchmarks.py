@@ -180,6 +180,20 @@ async def test_two_that_may_begin_at_the_same_moment_do_not(rig: Rig) -> None:
     assert Counter(reason(rig, f"b{n}") for n in range(6)) == {"Starting": 1, "TargetBusy": 5}
 
 
+async def test_one_whose_job_is_refused_holds_nobody_up(rig: Rig) -> None:
+    rig.api.add(INFERENCE_SERVICES, service("llama"))
+    await rig.start()
+    await rig.until(lambda: rig.is_ready("llama"))
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "first-result", "namespace": "default"}}
+    rig.api.add(CONFIG_MAPS, other)
+    for name in ("first", "second"):
+        rig.api.add(BENCHMARKS, benchmark(name))
+    await rig.until(lambda: reason(rig, "second") == "Starting")
+    rig.api.remove(CONFIG_MAPS, "first-result")
+    await rig.until(lambda: reason(rig) == "TargetBusy", within_s=30)
+    assert len(rig.all(JOBS)) == 1
+
+
 async def test_a_target_that_is_deleted_ends_it(rig: Rig) -> None:
     await measure(rig)
     rig.api.remove(INFERENCE_SERVICES, "llama")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from draftmark.api import names
 from draftmark.api.benchmark import BenchmarkSpec
-from draftmark.api.conditions import shorten
+from draftmark.api.conditions import STALLED, shorten
 from draftmark.api.defaults import BenchmarkDefaults
 from draftmark.api.duration import seconds_of
 from draftmark.api.times import read_time, write_time
@@ -88,6 +88,13 @@ def read_spec(seen: BenchmarkObservation) -> BenchmarkSpec | Obstacle:
 def is_finished(benchmark: Json) -> bool:
     """Whether a Benchmark has come to its end."""
     return (benchmark.get("status") or {}).get("phase") in PHASES_AT_THE_END
+
+
+def is_stuck(benchmark: Json) -> bool:
+    """Whether a Benchmark has begun, and waits for somebody: as long as it has no Job, others need not wait for it."""
+    status = benchmark.get("status") or {}
+    stalled = any(c.get("type") == STALLED and c.get("status") == "True" for c in status.get("conditions") or ())
+    return stalled and status.get("phase") == "Running"
 
 
 def job_name(seen: BenchmarkObservation, attempt: int) -> str:
@@ -340,7 +347,9 @@ def has_job(seen: BenchmarkObservation) -> bool:
 def _busy(seen: BenchmarkObservation, spec: BenchmarkSpec) -> Obstacle | None:
     """Who measures the same target before."""
     for other in sorted(seen.others, key=lambda one: one.age):
-        is_running = has_job(other) or other.status.get("phase") == "Running"
+        # The phase alone says nothing: of one that runs, no Job may be there yet, or between two tries, for as long as it
+        # cannot be written. Jobs are made one after the other, and each is seen before the next one is decided on.
+        is_running = has_job(other)
         if is_running or (other.age < seen.age and _could_begin(other)):
             return Obstacle(
                 code="TargetBusy",
@@ -353,6 +362,8 @@ def _busy(seen: BenchmarkObservation, spec: BenchmarkSpec) -> Obstacle | None:
 def _could_begin(other: BenchmarkObservation) -> bool:
     spec = read_spec(other)
     if isinstance(spec, Obstacle) or other.benchmark["metadata"].get("deletionTimestamp"):
+        return False
+    if is_stuck(other.benchmark):
         return False
     return not isinstance(find_targets(other, spec, {}), Obstacle)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from draftmark.api import names
 from draftmark.api.defaults import BenchmarkDefaults
-from draftmark.benchmark.decide import PROGRESS, decide_benchmark, is_finished
+from draftmark.benchmark.decide import PROGRESS, decide_benchmark, is_finished, is_stuck
 from draftmark.benchmark.observation import BenchmarkDecision, BenchmarkObservation
 from draftmark.benchmark.status import make_benchmark_status
 from draftmark.benchmark.targets import keys_of, services_of
@@ -197,7 +197,7 @@ class BenchmarkWorld:
                     del self._followers_of[key[0], service]
         self._remember_finished(key, old, new)
         self.add(BenchmarkKey(*key), Priority.DELETION if new is None else Priority.CHANGE)
-        was, now = (one is not None and is_finished(one) for one in (old, new))
+        was, now = ((is_finished(one), is_stuck(one)) if one is not None else (False, False) for one in (old, new))
         if new is None or was != now:
             self._wake_others(key, is_finished(item))
 
