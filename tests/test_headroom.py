@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from draftmark.api.benchmark import MAX_WORKLOADS
 from draftmark.api.defaults import PriceDefaults
 from draftmark.headroom import contradiction, cost, headroom
 
@@ -117,6 +118,34 @@ def test_the_latest_counts() -> None:
     assert seen_of(early, late)["benchmark"] == seen_of(late, early)["benchmark"] == "late"
 
 
+def test_of_several_revisions_the_current_one_counts_whatever_was_measured_later() -> None:
+    first = benchmark(row(4), name="first")
+    later = with_target(benchmark(row(1), name="later", at="2026-11-02T10:00:00Z"), revision=OTHER)
+    for benchmarks in ((first, later), (later, first)):
+        assert seen_of(*benchmarks)["benchmark"] == "first"
+        assert seen_of(*benchmarks)["state"] == "Measured"
+        assert seen_of(*benchmarks, revision=OTHER)["benchmark"] == "later"
+        # Of neither: the latest.
+        stale = seen_of(*benchmarks, revision="11111111")
+        assert (stale["state"], stale["benchmark"]) == ("Stale", "later")
+    # Also against what was kept of one that is gone.
+    kept = seen_of(later, revision=OTHER)
+    assert seen_of(first, before=kept)["benchmark"] == "first"
+    assert seen_of(later, before=seen_of(first))["benchmark"] == "first"
+
+
+def test_a_comparison_of_two_revisions_tells_of_the_current_one() -> None:
+    other = {"service": "llama", "revision": OTHER, "replicas": 1, "model": "llama"}
+    item = benchmark(row(4), row(2, target="compared"), compared=other)
+    assert [r["load"] for r in seen_of(item)["rows"]] == ["concurrency 4"]
+    assert [r["load"] for r in seen_of(item, revision=OTHER)["rows"]] == ["concurrency 2"]
+
+
+def test_all_workloads_of_a_benchmark_are_told() -> None:
+    rows = [row(1, workload=f"w{n}") for n in range(MAX_WORKLOADS)]
+    assert len(seen_of(benchmark(*rows))["rows"]) == MAX_WORKLOADS == 8
+
+
 def test_a_later_one_that_says_nothing_takes_nothing_away() -> None:
     late = benchmark(row(4, holds=None), name="late", at="2026-11-02T10:00:00Z")
     assert seen_of(benchmark(row(4)), late)["benchmark"] == "bench"
@@ -161,6 +190,8 @@ def test_without_a_measurement_or_a_price_there_is_no_cost() -> None:
     assert price(measured, product="NVIDIA-L4") is None
     assert price(measured, product=None) is None
     assert price(measured, gpus=0) is None
+    assert price({**measured, "hardware": "NVIDIA-L4"}) is None
+    assert price({key: value for key, value in measured.items() if key != "hardware"}) is not None
     assert cost(measured, H100, 2, None) is None
     assert price(seen_of(benchmark(row(4, holds=False)))) is None
 

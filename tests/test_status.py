@@ -454,7 +454,7 @@ def largest_benchmark(service: str) -> Object:
         }
         for n in range(8)
     ]  # fmt: skip
-    target = {"service": service, "replicas": 1, "revision": "0" * 8, "hardware": "h" * 63, "images": ["i" * 300] * 3}
+    target = {"service": service, "replicas": 1, "revision": "0" * 8, "hardware": "p" * 63, "images": ["i" * 300] * 3}
     status = {"phase": "Succeeded", "finishedAt": "2026-01-01T12:00:00Z", "target": target, "results": rows}
     return {"metadata": {"name": "b" * 40}, "status": status}
 
@@ -521,10 +521,58 @@ def test_status_stays_small_with_every_list_full() -> None:
         status = make_status(seen, told, T0, obstacles=obstacles, contended=obstacles)
         InferenceServiceStatus.model_validate(status, extra="forbid")
         assert status["headroom"]["state"] == "Measured"
-        assert len(status["headroom"]["rows"]) == 4
+        assert len(status["headroom"]["rows"]) == 8
+        assert 0 < len(status["plan"]["rejected"]) <= 8  # the others are for `draftmark explain`
         # A refused spec has no layout to have a price.
         assert ("cost" in status) == (told.plan is not None)
         assert len(json.dumps(status, ensure_ascii=False).encode()) <= 24 * 1024
+
+
+def measured_while(*phases: tuple[str, str, bool], benchmark: str = "0" * 8, made: str | None = None) -> Object:
+    """Status of a service with revisions (hash, phase, whether the spec asks for it), one of which was measured."""
+    revisions = tuple(
+        RevisionReport(hash=hash_, is_current=asked, phase=phase, wanted=1, replicas=1, ready=1)
+        for hash_, phase, asked in phases
+    )
+    seen = observation(gpu_spec())
+    measured = largest_benchmark(seen.name)
+    target = {**measured["status"]["target"], "revision": benchmark, "hardware": "NVIDIA-L4"}
+    item = {**measured, "status": {**measured["status"], "target": target}}
+    metadata = {**seen.service["metadata"], **({"creationTimestamp": made} if made is not None else {})}
+    seen = replace(
+        seen,
+        service={**seen.service, "metadata": metadata},
+        benchmarks=(item,),
+        defaults=Defaults(prices=PriceDefaults(currency="EUR", per_hour={"NVIDIA-L4": 1.0})),
+    )
+    return make_status(seen, replace(decide(seen, T0), revisions=revisions), T0)
+
+
+def test_headroom_is_of_the_revision_that_serves_and_the_cost_of_the_one_that_is_planned() -> None:
+    rolled_out = measured_while(("0" * 8, "Current", True))
+    assert (rolled_out["headroom"]["state"], "cost" in rolled_out) == ("Measured", True)
+    # Of a withdrawn rollout the revision before goes on, as of one that is under way.
+    for phase in ("Failed", "Candidate"):
+        status = measured_while(("1" * 8, phase, True), ("0" * 8, "Current", False))
+        assert (status["headroom"]["state"], "cost" in status) == ("Measured", False), phase
+    first = measured_while(("0" * 8, "Candidate", True))
+    assert first["headroom"]["state"] == "Measured"
+    assert measured_while(("1" * 8, "Current", True), ("0" * 8, "Retiring", False))["headroom"]["state"] == "Stale"
+
+
+def test_what_was_measured_before_a_service_was_made_anew_is_not_of_it() -> None:
+    current = ("0" * 8, "Current", True)
+    assert measured_while(current, made="2026-01-01T11:00:00Z")["headroom"]["state"] == "Measured"
+    anew = measured_while(current, made="2026-01-01T12:00:01Z")
+    assert (anew["headroom"], "cost" in anew) == ({"state": "Unmeasured"}, False)
+
+
+def gpu_spec() -> Object:
+    return spec(
+        model={"uri": "hf://org/repo", "maxContextLength": 4096},
+        engine={"name": "vllm"},
+        accelerator={"product": "NVIDIA-L4", "count": 1},
+    )
 
 
 @given(text=st.text(st.characters(exclude_categories=())), limit=st.integers(16, 64))

@@ -1,8 +1,9 @@
 """How much one replica of a service carries at its objectives, and what that costs: from finished Benchmarks, and from
 nothing else.
 
-A Benchmark counts when it measured one replica, at objectives. What it says is kept in the service's status, for a
-Benchmark may be deleted; another revision than the one that was measured makes it stale.
+A Benchmark counts when it measured one replica, at objectives: the latest of the current revision, and else the latest. What it
+says is kept in the service's status, for a Benchmark may be deleted; another revision than the one that was measured makes it
+stale.
 """
 
 import re
@@ -10,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from draftmark.api.benchmark import MAX_WORKLOADS
 from draftmark.api.conditions import shorten
 from draftmark.api.defaults import PriceDefaults
 from draftmark.api.times import read_time
 from draftmark.observation import Json
 
-#: Bounds of the lists and texts, as in the schema.
-MAX_ROWS: Final = 4
+#: Bounds of the lists and texts, as in the schema. A Benchmark has no more workloads than there are rows.
+MAX_ROWS: Final = MAX_WORKLOADS
 _MESSAGE_LENGTH: Final = 160
 _MAX_IMAGES: Final = 1
 _IMAGE_LENGTH: Final = 160
@@ -31,6 +33,16 @@ STALE: Final = "Stale"
 UNMEASURED: Final = "Unmeasured"
 
 
+def benchmarks_of(service: Json, benchmarks: Sequence[Json] | None) -> tuple[Json, ...] | None:
+    """Of the Benchmarks of a name those that can have measured this very service: one that was deleted and made anew has
+    revisions of the same hashes, maybe with another layout. None: not known yet."""
+    if benchmarks is None:
+        return None
+    made = read_time(service["metadata"].get("creationTimestamp"))
+    ends = [(item, read_time((item.get("status") or {}).get("finishedAt"))) for item in benchmarks]
+    return tuple(item for item, end in ends if made is None or end is None or end >= made)
+
+
 def headroom(
     service: str, revision: str | None, benchmarks: Sequence[Json] | None, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -38,7 +50,7 @@ def headroom(
 
     Args:
         service: Name of the InferenceService.
-        revision: Hash of the current revision; None: there is none.
+        revision: Hash of the revision that serves, or of the one that is to; None: there is none.
         benchmarks: Those that name it, whatever their phase; None: not known yet, and what was told stands.
         before: What the status holds.
     """
@@ -50,8 +62,12 @@ def headroom(
     ]
     counts = [found for found in measured if "rows" in found]
     kept = before if before is not None and "rows" in before else None
-    latest = max(counts, key=_age, default=None)
-    if kept is not None and (latest is None or _age(kept) > _age(latest)):
+
+    def rank(found: Mapping[str, Any]) -> tuple[bool, datetime]:
+        return found.get("revision") == revision, _age(found)
+
+    latest = max(counts, key=rank, default=None)
+    if kept is not None and (latest is None or rank(kept) > rank(latest)):
         latest = {key: value for key, value in kept.items() if key not in ("state", "message")}
     if latest is None and benchmarks is None and before is not None:
         return dict(before)
@@ -178,12 +194,14 @@ def cost(
 
     Args:
         measured: As `headroom` says.
-        product: Of the replica's GPUs.
+        product: Of the replica's GPUs. What was measured on others says nothing of their price.
         gpus: Of one replica.
         prices: Per accelerator and hour.
     """
     price = prices.per_hour.get(product) if prices is not None and product is not None else None
     if prices is None or price is None or gpus == 0 or measured["state"] != MEASURED:
+        return None
+    if measured.get("hardware", product) != product:
         return None
     per_second = price * gpus / 3600
     rows = []

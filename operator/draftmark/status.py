@@ -3,6 +3,7 @@
 The whole status is written each time, so that it says nothing that is no longer true; it is sent only when it differs.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,11 +33,13 @@ from draftmark.awaiting import tell_awaited
 from draftmark.data_path import cut_off, is_moved, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
 from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
-from draftmark.headroom import contradiction, cost, headroom
+from draftmark.headroom import benchmarks_of, contradiction, cost, headroom
 from draftmark.observation import Json, Observation
 from draftmark.plan import Memory, Plan
 from draftmark.running import pods_of
 
+#: Longest status, in bytes of JSON.
+MOST_BYTES: Final = 24 * 1024
 #: Bounds of the lists, as in the schema.
 MAX_REASONS: Final = 16
 MAX_REVISIONS: Final = 5
@@ -112,13 +115,33 @@ def make_status(
     if decision.revisions:
         first, *older = decision.revisions[:MAX_REVISIONS]
         status["revisions"] = [_revision(first, REASON_LENGTH), *(_revision(r, OLDER_LENGTH) for r in older)]
-    return status
+    return _fit(status)
+
+
+def _fit(status: dict[str, Any]) -> dict[str, Any]:
+    """A status that is not too long: where every list is full, the last rejected options are left to `draftmark explain`."""
+    rejected = list(status.get("plan", {}).get("rejected") or ())
+    excess = _size(status) - MOST_BYTES
+    if not rejected or excess <= 0:
+        return status
+    while rejected and excess > 0:
+        excess -= _size(rejected.pop()) + 2
+    plan = {key: value for key, value in status["plan"].items() if key != "rejected"}
+    return {**status, "plan": {**plan, **({"rejected": rejected} if rejected else {})}}
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
 
 
 def _measured(seen: Observation, decision: Decision) -> dict[str, Any]:
-    current = next((r.hash for r in decision.revisions if r.is_current), None)
-    found = headroom(seen.name, current, seen.benchmarks, seen.status.get("headroom"))
-    layout = decision.plan.layout if decision.plan is not None else None
+    asked = next((r.hash for r in decision.revisions if r.is_current), None)
+    # While a rollout is under way, and after one was withdrawn, another one serves.
+    serving = next((r.hash for r in decision.revisions if r.phase == "Current"), asked)
+    benchmarks = benchmarks_of(seen.service, seen.benchmarks)
+    found = headroom(seen.name, serving, benchmarks, seen.status.get("headroom"))
+    # The plan is of the revision that the spec asks for.
+    layout = decision.plan.layout if decision.plan is not None and serving == asked else None
     price = cost(found, layout.product, layout.gpus, seen.defaults.prices) if layout is not None else None
     return {"headroom": found, **({"cost": price} if price is not None else {})}
 
@@ -126,11 +149,12 @@ def _measured(seen: Observation, decision: Decision) -> dict[str, Any]:
 def _contradict(plan: dict[str, Any], seen: Observation, decision: Decision) -> None:
     """Add to the reasons what a measurement says against the memory sum."""
     current = next((r.hash for r in decision.revisions if r.is_current), None)
-    if seen.benchmarks is None:
+    benchmarks = benchmarks_of(seen.service, seen.benchmarks)
+    if benchmarks is None:
         told = (seen.status.get("plan") or {}).get("reasons") or ()
         found = [dict(reason) for reason in told if reason.get("code") == MEASURED_OTHERWISE]
     else:
-        words = contradiction(seen.name, current, plan.get("memory", {}).get("kvTokens"), seen.benchmarks)
+        words = contradiction(seen.name, current, plan.get("memory", {}).get("kvTokens"), benchmarks)
         found = [{"code": MEASURED_OTHERWISE, "message": shorten(words, PLANNED_LENGTH)}] if words is not None else []
     if found:
         plan["reasons"] = [*plan["reasons"][: MAX_REASONS - 1], *found[:1]]

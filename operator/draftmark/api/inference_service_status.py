@@ -176,14 +176,14 @@ class CapacityStatus(ApiModel):
     prompt_tokens: Annotated[float, Field(ge=0)] | None = None
     """Mean of the prompts."""
     is_lower_bound: bool | None = None
-    """True: the highest load that was measured held the objectives, too."""
+    """True: every load that was measured held the objectives, so that more may be possible."""
 
 
 class HeadroomStatus(ApiModel):
     """What one replica carries at the objectives of a Benchmark, as that measured it."""
 
     state: Literal["Measured", "Stale", "Unmeasured"]
-    """Stale: another revision was measured than the one that serves."""
+    """Stale: another revision was measured than the one that serves (while none does, the one that the spec asks for)."""
     message: Text | None = None
     """What is missing, and the way out."""
     benchmark: Name | None = None
@@ -192,7 +192,7 @@ class HeadroomStatus(ApiModel):
     hardware: Name | None = None
     images: Annotated[tuple[Name, ...], Field(max_length=1)] | None = None
     """Of the pods that were measured."""
-    rows: Annotated[tuple[CapacityStatus, ...], Field(max_length=4)] | None = None
+    rows: Annotated[tuple[CapacityStatus, ...], Field(max_length=8)] | None = None
 
 
 class WorkloadCostStatus(ApiModel):
@@ -209,7 +209,7 @@ class CostStatus(ApiModel):
 
     currency: Word
     per_replica_hour: Annotated[float, Field(ge=0)]
-    rows: Annotated[tuple[WorkloadCostStatus, ...], Field(max_length=4)]
+    rows: Annotated[tuple[WorkloadCostStatus, ...], Field(max_length=8)]
 
 
 class InferenceServiceStatus(ApiModel):
