@@ -57,6 +57,16 @@ def test_where_the_highest_load_held_them_more_may_be_possible() -> None:
     assert seen_of(benchmark(row(1), row(4)))["rows"][0]["isLowerBound"] is True
 
 
+def test_whether_more_is_possible_is_not_told_where_rows_were_left_out() -> None:
+    rows = (row(1), row(4), row(1, workload="long-context"))
+    item = {**benchmark(*rows, resultsCut=True), "spec": {"concurrency": [1, 4, 4]}}
+    chat, long = seen_of(item)["rows"]
+    assert (chat["isLowerBound"], long.get("isLowerBound")) == (True, None)
+    assert long["load"] == "concurrency 1"
+    # Nothing is said of which loads: the default ones.
+    assert all("isLowerBound" not in r for r in seen_of(benchmark(*rows, resultsCut=True))["rows"])
+
+
 def test_a_load_that_carries_less_is_not_the_capacity() -> None:
     """Beyond saturation more requests under way are fewer answers."""
     assert seen_of(benchmark(row(4, rate=9.0), row(8, rate=7.0)))["rows"][0]["load"] == "concurrency 4"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from draftmark.api.benchmark import MAX_WORKLOADS
+from draftmark.api.benchmark import DEFAULT_CONCURRENCY, MAX_WORKLOADS
 from draftmark.api.conditions import shorten
 from draftmark.api.defaults import PriceDefaults
 from draftmark.api.times import read_time
@@ -122,12 +122,30 @@ def _measured(benchmark: Json, labelled: tuple[str, Mapping[str, Any]]) -> dict[
             if target.get("images")
             else {}
         ),
-        "rows": [_capacity(name, [r for r in judged if r["workload"] == name]) for name in workloads][:MAX_ROWS],
+        "rows": [
+            _capacity(
+                workload,
+                [row for row in judged if row["workload"] == workload],
+                is_whole=not status.get("resultsCut")
+                or sum(row["workload"] == workload for row in rows) >= _loads(benchmark),
+            )
+            for workload in workloads
+        ][:MAX_ROWS],
     }
 
 
-def _capacity(workload: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The most that was carried at the objectives. Where the highest load held them, more may be possible."""
+def _loads(benchmark: Json) -> int:
+    """Rows that a Benchmark has of each workload and target."""
+    spec = benchmark.get("spec") or {}
+    return len(set(spec.get("requestRate") or spec.get("concurrency") or DEFAULT_CONCURRENCY))
+
+
+def _capacity(workload: str, rows: Sequence[Mapping[str, Any]], *, is_whole: bool) -> dict[str, Any]:
+    """The most that was carried at the objectives. Where every load held them, more may be possible.
+
+    Args:
+        is_whole: No row of the workload was left out of the status: what is not there may not have held them.
+    """
     holding = [row for row in rows if row["holdsObjectives"] and row.get("requestsPerSecond") is not None]
     if not holding:
         return {"workload": workload, "isCarried": False}
@@ -137,7 +155,7 @@ def _capacity(workload: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "workload": workload,
         "isCarried": True,
         **{key: best[key] for key in kept if best.get(key) is not None},
-        "isLowerBound": all(row["holdsObjectives"] for row in rows),
+        **({"isLowerBound": all(row["holdsObjectives"] for row in rows)} if is_whole else {}),
     }
 
 

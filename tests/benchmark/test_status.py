@@ -48,7 +48,8 @@ def full(*, refused: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("refused", [False, True], ids=["numbers", "refused"])
 def test_a_status_with_every_list_full_is_bounded(refused: bool) -> None:
     status = full(refused=refused)
-    assert len(json.dumps(status, separators=(",", ":")).encode()) <= MOST_BYTES == 24 * 1024
+    assert len(json.dumps(status, ensure_ascii=False, separators=(",", ":")).encode()) <= MOST_BYTES == 24 * 1024
+    assert status["resultsCut"] is True
     BenchmarkStatus.model_validate(status, extra="forbid")
     assert 0 < len(status["results"]) <= MAX_ROWS
     assert len(status["winners"]) == MAX_WORKLOADS
@@ -61,6 +62,44 @@ def test_rows_of_every_cell_have_room_beside_what_is_usual() -> None:
     assert len(status["results"]) == MAX_ROWS
     assert len(json.dumps(status, separators=(",", ":")).encode()) <= MOST_BYTES
     assert all({"p50", "p99"} <= r["ttft"].keys() for r in status["results"])
+
+
+def cells(order: Any, workloads: int, *, refused: int = 0, **more: Any) -> Any:
+    """A result with so many workloads of eight loads, the first rows without numbers."""
+    rows = [row(f"{'w' * 50}-{w}", f"concurrency {2**c}") for w in range(workloads) for c in range(8)]
+    without = [row(r.workload, r.load, refusal=REFUSED) for r in rows[:refused]]
+    return result_of(order, rows=(*without, *rows[refused:]), **more)
+
+
+@pytest.mark.parametrize(
+    ("workloads", "refused", "gone", "is_cut"),
+    [
+        (6, 0, (), None),
+        (6, 8, ("tpot", "p90"), None),
+        (6, 16, ("tpot", "p90"), True),  # their messages are shortened
+        (8, 0, ("tpot", "p90", "tokens"), None),
+        (8, 8, ("tpot", "p90", "tokens"), True),  # the last rows are gone
+    ],
+)
+def test_rows_lose_first_what_nothing_is_made_from(
+    workloads: int, refused: int, gone: tuple[str, ...], is_cut: bool | None
+) -> None:
+    world = World().started()
+    result = cells(world.order(), workloads, refused=refused)
+    status = world.tell("result", result.model_dump_json(by_alias=True)).settle().status
+    first = next(r for r in status["results"] if "ttft" in r)
+    kept = {"tpot": "tpot" in first, "p90": "p90" in first["ttft"], "tokens": "promptTokens" in first}
+    assert tuple(key for key, is_there in kept.items() if not is_there) == gone
+    assert status.get("resultsCut") is is_cut
+    assert all(r["message"] for r in status["results"] if "reason" in r)
+    assert (len(status["results"]) < 8 * workloads) == ((workloads, refused) == (8, 8))
+
+
+def test_differences_that_have_no_room_are_not_left_out_in_silence() -> None:
+    world = World(item=benchmark(compare={"target": {"service": "tiny", "allowUserTraffic": True}})).started()
+    differences = tuple(difference("Better", f"concurrency {n}") for n in range(MAX_ROWS + 1))
+    assert tell_result(result_of(world.order(), differences=differences))["resultsCut"] is True
+    assert "resultsCut" not in tell_result(result_of(world.order(), differences=differences[:-1]))
 
 
 def test_differences_that_are_shown_come_first() -> None:

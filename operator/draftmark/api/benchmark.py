@@ -488,6 +488,9 @@ class BenchmarkStatus(ApiModel):
     differences: Annotated[tuple[DifferenceStatus, ...], Field(max_length=MAX_ROWS)] | None = None
     """Those that are not Equal first; the whole result has all."""
     winners: Annotated[tuple[WinnerStatus, ...], Field(max_length=MAX_WORKLOADS)] | None = None
+    results_cut: bool | None = None
+    """True: for want of room not all rows or differences are here, or messages of rows are shortened; the whole result has
+    all. Absent otherwise."""
     report: ReportStatus | None = None
 
     rules: ClassVar = ()

@@ -25,6 +25,7 @@ def tell_result(result: Result) -> dict[str, Any]:
             {"workload": shorten(w.workload, 64), "winner": w.winner, "message": shorten(w.message, _WINNER_MESSAGE)}
             for w in result.winners[:MAX_WORKLOADS]
         ],
+        "resultsCut": len(result.rows) > MAX_ROWS or len(ordered) > MAX_ROWS,
     }
     return {key: value for key, value in told.items() if value}
 

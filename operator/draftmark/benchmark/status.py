@@ -13,12 +13,15 @@ from draftmark.api.conditions import (
     Condition,
     Obstacle,
     kstatus,
+    shorten,
     write_conditions,
 )
 from draftmark.benchmark.observation import BenchmarkDecision, BenchmarkObservation
 
 #: Longest status, in bytes of JSON: what is more is in the whole result.
 MOST_BYTES: Final = 24 * 1024
+#: Longest message of a row where there is no room, in bytes.
+_ROW_MESSAGE: Final = 80
 
 
 def make_benchmark_status(
@@ -96,24 +99,43 @@ def _percentiles(*kept: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lighten
 
 
-#: What rows are told without where there is no room, one after the other.
-_LIGHTER: Final = (_without("tpot", "promptTokens", "outputTokens"), _percentiles("p50", "p99"), _without("message"))
+def _short_message(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "message": shorten(row["message"], _ROW_MESSAGE)} if "message" in row else row
+
+
+#: What rows are told without where there is no room, one after the other. The tokens of prompts and answers go last: a service's
+#: cost is made from them, and what contradicts its memory sum.
+_LIGHTER: Final = (
+    _without("tpot"),
+    _percentiles("p50", "p99"),
+    _short_message,
+    _without("promptTokens", "outputTokens"),
+)
 
 
 def _fit(status: dict[str, Any]) -> dict[str, Any]:
-    """A status that is not too long: rows with fewer numbers, then fewer rows and differences."""
+    """A status that is not too long: rows with fewer numbers, then fewer differences and rows, which it says then."""
+    is_cut = "resultsCut" in status
+    most = MOST_BYTES - _size({"resultsCut": True})
     for lighten in _LIGHTER:
-        if _size(status) <= MOST_BYTES:
-            return status
+        if _size(status) <= most:
+            break
         if "results" in status:
-            status = {**status, "results": [lighten(row) for row in status["results"]]}
+            rows = [lighten(row) for row in status["results"]]
+            is_cut = is_cut or _messages(rows) != _messages(status["results"])
+            status = {**status, "results": rows}
     for key in ("differences", "results"):
         items = list(status.get(key) or ())
-        excess = _size(status) - MOST_BYTES
+        excess = _size(status) - most
         while items and excess > 0:
             excess -= _size(items.pop()) + 1
+            is_cut = True
         status = {k: v for k, v in status.items() if k != key} | ({key: items} if items else {})
-    return status
+    return {**status, "resultsCut": True} if is_cut else status
+
+
+def _messages(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [row.get("message") for row in rows]
 
 
 def _size(value: Any) -> int:
