@@ -8,7 +8,7 @@ import pytest
 from draftmark.api import names
 from draftmark.api.defaults import BenchmarkDefaults, Defaults
 from draftmark.benchmark.observation import BenchmarkObservation
-from draftmark.benchmark.targets import REFUSALS
+from draftmark.benchmark.targets import REFUSALS, hosts_of, keys_of
 from draftmark.engines.registry import ENGINES
 from draftmark.measure.order import AcceleratorMemory, TargetFacts
 from draftmark.measure.result import MeasuredTarget
@@ -142,6 +142,7 @@ def test_a_try_that_nothing_helps_any_more_is_the_last() -> None:
     [
         ("http://other", "http://other.models.svc"),
         ("http://other:8000/", "http://other.models.svc:8000"),
+        ("http://other:08000", "http://other.models.svc:8000"),
         ("http://other.models.svc.cluster.local:8000", "http://other.models.svc:8000"),
         ("http://other.models", "http://other.models.svc"),
     ],
@@ -152,6 +153,14 @@ def test_a_url_is_told_in_full(url: str, whole: str) -> None:
     assert world.order().targets[0].metrics_urls == ()
     assert "targetDigest" not in world.status
     assert world.run_pods().settle().result().settle().phase == "Succeeded"
+
+
+def test_a_service_by_url_is_one_target_however_it_is_written() -> None:
+    urls = ("http://other", "http://other:8000", "http://other:08000/", "http://other.models.svc.cluster.local:9000")
+    keys = {keys_of(benchmark(target={**URL, "url": url})) for url in urls}
+    assert keys == {("url other",)}
+    assert keys_of(benchmark()) == (f"service {specs.NAME}",)
+    assert hosts_of(benchmark(target=URL, compare={"target": {"service": "mine"}})) == ("other",)
 
 
 def test_what_a_server_by_url_says_of_itself_is_told_at_the_end() -> None:

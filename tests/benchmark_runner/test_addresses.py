@@ -17,7 +17,12 @@ def answering(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1%eth0", "::ffff:169.254.169.254", "224.0.0.1"]
+    "address",
+    [
+        *("127.0.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1%eth0", "::ffff:169.254.169.254", "224.0.0.1"),
+        # Metadata services that are not link-local.
+        *("fd00:ec2::254", "100.100.100.200", "::ffff:100.100.100.200"),
+    ],
 )
 def test_one_such_address_is_enough(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     answering(monkeypatch, "10.0.0.7", address)
@@ -25,7 +30,7 @@ def test_one_such_address_is_enough(monkeypatch: pytest.MonkeyPatch, address: st
         check_address("http://vllm.default.svc:8000")
 
 
-@pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.5", "fd00::7", "100.64.0.1"])
+@pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.5", "fd00::7", "100.64.0.1", "100.100.100.201"])
 def test_addresses_of_a_cluster_are_fine(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     answering(monkeypatch, address)
     check_address("http://vllm.default.svc:8000")

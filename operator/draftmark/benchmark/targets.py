@@ -43,6 +43,8 @@ _NEEDED: Final = ("ControllerRevision", "Service")
 #: How a GGUF file's name tells its quantization. Source: the names that llama.cpp's llama-quantize lists.
 _QUANTIZATION: Final = re.compile(r"(?:^|[-._])((?:I?Q[1-8](?:_[A-Z0-9]+)*)|BF16|F16|F32|MXFP4)\.gguf$", re.IGNORECASE)
 _ON_HUB: Final = re.compile(r"hf://[^/]+/[^/]+(/.+)?")
+#: How the key of a target by url begins.
+_URL_KEY: Final = "url "
 #: Images that are told of one target.
 _IMAGES: Final = 8
 
@@ -62,6 +64,11 @@ def keys_of(benchmark: Json) -> tuple[str, ...]:
     return tuple(_key(target) for target in _targets(benchmark))
 
 
+def hosts_of(benchmark: Json) -> tuple[str, ...]:
+    """Services that a Benchmark names by a url."""
+    return tuple(key.removeprefix(_URL_KEY) for key in keys_of(benchmark) if key.startswith(_URL_KEY))
+
+
 def services_of(benchmark: Json) -> tuple[str, ...]:
     """InferenceServices that a Benchmark names."""
     return tuple(dict.fromkeys(str(t["service"]) for t in _targets(benchmark) if t.get("service")))
@@ -76,8 +83,9 @@ def _targets(benchmark: Json) -> list[Json]:
 def _key(target: Json) -> str:
     if target.get("service"):
         return f"service {target['service']}"
-    host, _, port = _host(str(target.get("url") or ""))
-    return f"url {host}:{port or 80}"
+    # Ports of one Service are one server as a rule.
+    host, _, _ = _host(str(target.get("url") or ""))
+    return f"{_URL_KEY}{host}"
 
 
 def find_targets(
@@ -168,7 +176,7 @@ def _of_url(seen: BenchmarkObservation, target: BenchmarkTarget, label: str) -> 
         why = why if tokenizer is None else "target.tokenizer is neither on the hub nor on a claim."
         return Obstacle(code="UnreadableTokenizerUri", message=why, needs_human=True, is_final=True)
     # The name in full: what the user wrote may be short, and is looked up in the Job's own namespace.
-    whole = f"http://{name}.{seen.namespace}.svc" + (f":{port}" if port else "")
+    whole = f"http://{name}.{seen.namespace}.svc" + (f":{int(port)}" if port else "")
     token = target.auth_secret_ref
     made = Target(
         label=_label(label),

@@ -17,7 +17,7 @@ from draftmark.api.defaults import BenchmarkDefaults
 from draftmark.benchmark.decide import PROGRESS, decide_benchmark, is_finished, is_stuck
 from draftmark.benchmark.observation import BenchmarkDecision, BenchmarkObservation
 from draftmark.benchmark.status import make_benchmark_status
-from draftmark.benchmark.targets import keys_of, services_of
+from draftmark.benchmark.targets import hosts_of, keys_of, services_of
 from draftmark.cluster import kinds
 from draftmark.cluster.apply import Applier
 from draftmark.cluster.caches import Caches
@@ -156,8 +156,7 @@ class BenchmarkWorld:
         """Of the Services that a Benchmark names, those that are the operator's own."""
         namespace = str(benchmark["metadata"]["namespace"])
         services = self.world.children[kinds.SERVICES]
-        hosts = {key.removeprefix("url ").partition(":")[0] for key in keys_of(benchmark) if key.startswith("url ")}
-        return frozenset(host for host in hosts if host and services.get(namespace, host) is not None)
+        return frozenset(h for h in hosts_of(benchmark) if h and services.get(namespace, h) is not None)
 
     def finished_of(self, service: Key) -> tuple[Json, ...] | None:
         """The finished Benchmarks that measured a service, by name; None: not known yet."""
