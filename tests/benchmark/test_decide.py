@@ -226,6 +226,16 @@ def test_one_whose_job_cannot_be_written_is_not_waited_for(at: str) -> None:
     assert stuck.settle().jobs() == [stuck.attempt(0)]
 
 
+def test_a_job_that_a_deleted_one_left_is_waited_for() -> None:
+    world = World()
+    observe = world.observe
+    world.observe = lambda: replace(observe(), leftover="gone-bench-00000000")  # type: ignore[method-assign]
+    assert (world.settle().phase, world.reason) == ("Pending", "TargetBusy")
+    assert "kubectl delete job gone-bench-00000000" in world.condition("Complete")["message"]
+    world.observe = observe  # type: ignore[method-assign]
+    assert world.settle().phase == "Running"
+
+
 def test_one_that_waits_between_two_tries_is_not_waited_for_by_an_older_one() -> None:
     young = World(item=benchmark("young", uid="uid-young", at="2026-01-01T11:30:00Z")).started().delete_job()
     ready, young.target = young.target, unready().target

@@ -211,6 +211,37 @@ async def test_a_benchmark_that_is_deleted_leaves_nothing(rig: Rig) -> None:
     assert mine == []
 
 
+@pytest.mark.parametrize("how", ["deleted", "its target changed"])
+async def test_a_job_that_is_on_its_way_out_still_loads_its_target(rig: Rig, how: str) -> None:
+    await measure(rig)
+    job = status(rig)["job"]
+    # Its pod needs a moment to end.
+    rig.api.edit(JOBS, job, lambda j: j["metadata"].update(finalizers=["foregroundDeletion"]), manager="kubectl")
+    if how == "deleted":
+        rig.api.remove(BENCHMARKS, "first")
+    else:
+        (pod,) = (p for p in rig.all(PODS) if p["metadata"]["labels"][names.LABEL_ROLE] == names.ROLE_ENGINE)
+        rig.api.remove(PODS, pod["metadata"]["name"])
+        await rig.until(lambda: reason(rig) == "TargetChanged")
+    await rig.until(lambda: "deletionTimestamp" in (rig.api.see(JOBS, job) or {"metadata": {}})["metadata"])
+    rig.api.add(BENCHMARKS, benchmark("second"))
+    await rig.until(lambda: reason(rig, "second") == "TargetBusy")
+    await rig.quiet(0.5)
+    assert [j["metadata"]["name"] for j in rig.all(JOBS)] == [job]
+    rig.api.edit(JOBS, job, lambda j: j["metadata"].update(finalizers=[]), manager="kubectl")
+    await rig.until(lambda: reason(rig, "second") == "Starting")
+
+
+async def test_a_job_that_has_told_its_result_holds_nobody_up(rig: Rig) -> None:
+    """A container beside it, such as a service mesh's, may keep its pod alive."""
+    await measure(rig)
+    finish(rig)
+    await rig.until(lambda: status(rig)["phase"] == "Succeeded")
+    rig.api.add(BENCHMARKS, benchmark("second"))
+    await rig.until(lambda: reason(rig, "second") == "Starting")
+    assert len(rig.all(JOBS)) == 2
+
+
 async def test_a_second_one_of_its_name_begins_anew(rig: Rig) -> None:
     await measure(rig)
     first = order(rig)

@@ -64,6 +64,8 @@ ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 ANNOTATION_RETRY: Final = f"{GROUP}/retry"
 #: On a Benchmark's Job: the digest of what it was started to measure.
 ANNOTATION_TARGET: Final = f"{GROUP}/target-digest"
+#: On the same: what it loads, as the keys by which one target is known from another, with commas between them.
+ANNOTATION_LOADS: Final = f"{GROUP}/loads"
 #: On a gateway's pod: the configuration that the kubelet shall bring to it now, and not within a minute.
 ANNOTATION_CONFIG: Final = f"{GROUP}/config"
 

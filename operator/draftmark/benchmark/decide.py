@@ -16,7 +16,7 @@ from draftmark.api.duration import seconds_of
 from draftmark.api.times import read_time, write_time
 from draftmark.benchmark.observation import BenchmarkDecision, BenchmarkObservation
 from draftmark.benchmark.results import tell_result
-from draftmark.benchmark.targets import REFUSALS, Measured, digest_of, find_targets
+from draftmark.benchmark.targets import REFUSALS, Measured, digest_of, find_targets, keys_of
 from draftmark.choice import describe_errors
 from draftmark.decision import ObjectRef
 from draftmark.facts.pods import sentence, unscheduled
@@ -180,7 +180,13 @@ def _go_on(seen: BenchmarkObservation, spec: BenchmarkSpec, now: datetime) -> Be
         measured = [one.target for one in targets]
         name = job_name(seen, step.attempt)
         needed, job = render_benchmark(
-            place, spec, measured, job=name, digest=digest_of(targets), defaults=seen.defaults
+            place,
+            spec,
+            measured,
+            job=name,
+            digest=digest_of(targets),
+            keys=keys_of(seen.benchmark),
+            defaults=seen.defaults,
         )
     elif isinstance(step.state, Running) and is_measuring:
         needed = render_benchmark_keeping(place)
@@ -339,6 +345,12 @@ def _ended(job: Json) -> tuple[datetime | None, str] | None:
     return None
 
 
+def loads_of(job: Json) -> frozenset[str]:
+    """Keys of the targets that a Job loads; none when it has ended."""
+    told = str((job["metadata"].get("annotations") or {}).get(names.ANNOTATION_LOADS) or "")
+    return frozenset(told.split(",")) - {""} if _ended(job) is None else frozenset()
+
+
 def has_job(seen: BenchmarkObservation) -> bool:
     """Whether a Job of a Benchmark may load its target now."""
     return any(_ended(job) is None for job in seen.owned("Job"))
@@ -356,6 +368,12 @@ def _busy(seen: BenchmarkObservation, spec: BenchmarkSpec) -> Obstacle | None:
                 message=f"Benchmark '{other.name}' {'measures' if is_running else 'is about to measure'} the same target, and one "
                 "is measured at a time, the oldest first. Nothing to do; delete the other to go first.",
             )
+    if seen.leftover is not None:
+        return Obstacle(
+            code="TargetBusy",
+            message=f"Job '{seen.leftover}' of a Benchmark that was deleted, or has just ended, still loads the same target. It goes by "
+            f"itself in a moment; if it stays, delete it (kubectl delete job {seen.leftover}).",
+        )
     return None
 
 

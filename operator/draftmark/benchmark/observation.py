@@ -30,6 +30,9 @@ class BenchmarkObservation:
     heard_at: datetime | None = None
     #: Benchmarks of the same targets that are not finished. Nothing is known of who is in their way.
     others: tuple["BenchmarkObservation", ...] = ()
+    #: A Job that loads one of the same targets for a Benchmark that was deleted, or that ended without a result; None: there is
+    #: none.
+    leftover: str | None = None
     #: Benchmarks of the same target that finished after this one.
     newer_finished: int = 0
     defaults: Defaults = field(default_factory=Defaults)

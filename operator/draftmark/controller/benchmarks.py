@@ -7,14 +7,14 @@ what is not known yet after a restart must not end a measurement.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 
 from draftmark.api import names
 from draftmark.api.defaults import BenchmarkDefaults
-from draftmark.benchmark.decide import PROGRESS, decide_benchmark, is_finished, is_stuck
+from draftmark.benchmark.decide import PROGRESS, decide_benchmark, is_finished, is_stuck, loads_of
 from draftmark.benchmark.observation import BenchmarkDecision, BenchmarkObservation
 from draftmark.benchmark.status import make_benchmark_status
 from draftmark.benchmark.targets import hosts_of, keys_of, services_of
@@ -50,6 +50,15 @@ class BenchmarkKey:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A Job that has not ended: whose it is, and what it loads."""
+
+    owner: str
+    owner_uid: str
+    keys: frozenset[str]
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -71,6 +80,8 @@ class BenchmarkWorld:
     #: When a Benchmark's Job last told something new.
     _heard: dict[Key, datetime] = field(default_factory=dict)
     _pods_of: dict[Key, dict[str, Json]] = field(default_factory=dict)
+    #: Jobs of Benchmarks that have not ended.
+    _loading: dict[Key, _Load] = field(default_factory=dict)
     #: Benchmarks that are not finished, by the service that they name.
     _followers_of: dict[Key, set[Key]] = field(default_factory=dict)
     #: Benchmarks that are finished, the same way.
@@ -126,7 +137,8 @@ class BenchmarkWorld:
             and not is_finished(other)
             and wanted.intersection(keys_of(other))
         ]
-        return self._observe(benchmark, others)
+        known = {benchmark["metadata"]["uid"], *(other.uid for other in others)}
+        return replace(self._observe(benchmark, others), leftover=self._leftover(key.namespace, known, wanted))
 
     def _observe(
         self, benchmark: Json, others: Sequence[BenchmarkObservation] = (), newer_finished: int = 0
@@ -144,6 +156,18 @@ class BenchmarkWorld:
             newer_finished=newer_finished,
             defaults=self.world.defaults,
         )
+
+    def _leftover(self, namespace: str, known: set[Any], wanted: set[str]) -> str | None:
+        """A Job that loads one of these targets for a Benchmark that is not known, or that is finished."""
+        for (its, name), load in sorted(self._loading.items()):
+            if its != namespace or load.owner_uid in known or not wanted & load.keys:
+                continue
+            owner = self.objects.get(namespace, load.owner)
+            is_there = owner is not None and owner["metadata"]["uid"] == load.owner_uid
+            # One that has told its result loads nothing more. Its pod may stay, for a service mesh's container beside it.
+            if not (owner is not None and is_there and "report" in (owner.get("status") or {})):
+                return name
+        return None
 
     def _targets(self, benchmark: Json) -> dict[str, Observation | None]:
         namespace = str(benchmark["metadata"]["namespace"])
@@ -225,7 +249,21 @@ class BenchmarkWorld:
         for key in self._followers_of.get(service, ()):
             self.add(BenchmarkKey(*key), Priority.CHANGE)
 
+    def _remember_job(self, old: Json | None, new: Json | None) -> None:
+        """When a Job ends, or goes, others may begin: also those that waited for one whose Benchmark is gone."""
+        item = new or old or {}
+        if item.get("kind") != kinds.JOBS.kind or (owner := owner_name(item, names.BENCHMARK_KIND)) is None:
+            return
+        key, keys = key_of(item), loads_of(new) if new is not None else frozenset()
+        before = self._loading.pop(key, None)
+        if keys:
+            uids = (str(o.get("uid", "")) for o in item["metadata"]["ownerReferences"] if o.get("controller"))
+            self._loading[key] = _Load(owner, next(uids, ""), keys)
+        elif before is not None:
+            self._wake_others((key[0], owner), is_over=False)
+
     def on_child(self, old: Json | None, new: Json | None) -> None:
+        self._remember_job(old, new)
         for item in (old, new):
             if item is not None and (name := owner_name(item, names.BENCHMARK_KIND)) is not None:
                 key = (str(item["metadata"].get("namespace", "")), name)

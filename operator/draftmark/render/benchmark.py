@@ -181,7 +181,14 @@ def planned_s(order: Order) -> int:
 
 
 def render_benchmark(
-    place: Place, spec: BenchmarkSpec, targets: Sequence[Target], *, job: str, digest: str | None, defaults: Defaults
+    place: Place,
+    spec: BenchmarkSpec,
+    targets: Sequence[Target],
+    *,
+    job: str,
+    digest: str | None,
+    keys: Sequence[str],
+    defaults: Defaults,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """What a Job needs, and the Job.
 
@@ -190,6 +197,7 @@ def render_benchmark(
         targets: One, or two for a comparison.
         job: Its name.
         digest: Of the targets; None: nothing is known of them.
+        keys: Of the targets: no other Job loads one of them at the same time.
         defaults: The administrator's file.
     """
     order = make_order(place, spec, targets, job=job, defaults=defaults)
@@ -199,7 +207,7 @@ def render_benchmark(
     return [*render_benchmark_keeping(place), order_map], render(
         "jobs/benchmark.yaml.j2",
         **fields,
-        annotations={names.ANNOTATION_TARGET: digest or ""},
+        annotations={names.ANNOTATION_TARGET: digest or "", names.ANNOTATION_LOADS: ",".join(keys)},
         deadline_s=min(planned_s(order) + SLACK_S, LONGEST_S),
         ttl_s=TTL_S,
         pod_labels={**fields["labels"], names.LABEL_JOB: job},
