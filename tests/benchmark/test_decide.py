@@ -160,6 +160,8 @@ def test_a_revision_without_traffic_is_measured_without_being_asked() -> None:
 def test_the_only_revision_serves_although_it_has_no_weight_yet() -> None:
     world = World(item=benchmark(target={"service": specs.NAME}), target=serving(weight=0)).settle()
     assert world.reason == "ServesUsers"
+    # A service of its own has one revision as well.
+    assert "a service of its own with target.allowUserTraffic: true" in world.condition("Complete")["message"]
     world = World(item=benchmark(target={"service": specs.NAME}), target=serving(weight=None)).settle()
     assert world.reason == "ServesUsers"
 
@@ -385,7 +387,7 @@ def test_users_that_come_to_a_measured_revision_end_the_run(has_result: bool) ->
     world.target = take_traffic(world.target)
     world.settle()
     assert (world.phase, world.reason, world.live_jobs()) == ("Failed", "TargetChanged", [])
-    assert "allowUserTraffic" in world.condition("Failed")["message"]
+    assert "a service of its own with target.allowUserTraffic: true" in world.condition("Failed")["message"]
     assert "results" not in world.status
 
 

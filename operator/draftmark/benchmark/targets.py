@@ -394,8 +394,8 @@ def _serving(name: str, revision: str) -> Obstacle:
     return Obstacle(
         code="ServesUsers",
         message=f"Revision {revision} of InferenceService '{name}' takes users' requests: they would suffer from the load, and "
-        "the numbers from them. Measure a service of its own, or a revision without traffic (target.revision); or set "
-        "target.allowUserTraffic: true in another Benchmark. Then what else is under way is looked for.",
+        "the numbers from them. Make another Benchmark: of a revision without traffic (target.revision), of a service of its own "
+        "with target.allowUserTraffic: true, or of this one with it. Then what else is under way is looked for.",
         needs_human=True,
     )
 
@@ -404,9 +404,9 @@ def _joined(name: str, revision: str) -> Obstacle:
     return Obstacle(
         code="TargetChanged",
         message=f"Users' requests came to revision {revision} of InferenceService '{name}' while it was measured: the load "
-        "would harm them, and the numbers would be of both. It must be without traffic until the end. Measure a service of its "
-        "own, or a revision that gets no traffic meanwhile (target.revision); or set target.allowUserTraffic: true in another "
-        "Benchmark.",
+        "would harm them, and the numbers would be of both. It must be without traffic until the end. Make another Benchmark: of "
+        "a revision that gets no traffic meanwhile (target.revision), of a service of its own with target.allowUserTraffic: true, "
+        "or of this one with it.",
         needs_human=True,
     )
 
