@@ -82,8 +82,12 @@ def test_what_the_order_names_is_mounted(case: str) -> None:
         assert any(path == mount or path.startswith(f"{mount}/") for mount in mounts), path
 
 
-def claimed(claim: str, second: str, **fields: Any) -> World:
-    """A comparison of a service, whose model is on a claim, with a server whose tokenizer is on one, too."""
+def claimed(claim: str, second: str, fields: dict[str, Any]) -> World:
+    """A comparison of a service, whose model is on a claim, with a server whose tokenizer is on one, too.
+
+    Args:
+        fields: More of the spec.
+    """
     other = {"url": "http://other:8000", "model": "m", "tokenizer": f"pvc://{second}/m"}
     target = serving(specs.spec(model={"uri": f"pvc://{claim}/tiny.gguf"}))
     return World(item=benchmark(compare={"target": other}, **fields), target=target).settle()
@@ -110,8 +114,9 @@ def test_no_claim_is_mounted_by_two_volumes(claims: tuple[str, ...], data: list[
         }
         for number, claim in enumerate(data)
     ]  # fmt: skip
-    fields: Any = {"result": {"claim": {"name": result, "path": "out"}}} if result is not None else {}
-    spec = pod_of(claimed(*claims, **({"workloads": workloads} if workloads else {}), **fields))
+    fields: dict[str, Any] = {"workloads": workloads} if workloads else {}
+    fields |= {"result": {"claim": {"name": result, "path": "out"}}} if result is not None else {}
+    spec = pod_of(claimed(*claims, fields))
     volumes, mounts = spec["volumes"], spec["containers"][0]["volumeMounts"]
     sources = [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
     assert sorted(sources) == sorted({*claims, *data, *([result] if result else [])} - {"config map"})
