@@ -104,7 +104,7 @@ def pod_of(world: World) -> Any:
     data=st.lists(st.sampled_from(["a", "b", "config map"]), max_size=4),
     result=st.sampled_from([None, "a", "b", "c"]),
 )
-def test_no_claim_is_mounted_by_two_volumes(claims: tuple[str, ...], data: list[str], result: str | None) -> None:
+def test_no_claim_is_mounted_by_two_volumes(claims: tuple[str, str], data: list[str], result: str | None) -> None:
     workloads = [
         {
             "name": f"w{number}", "outputTokens": 8,
