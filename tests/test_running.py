@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from draftmark.choice import known_revisions
+from draftmark.decide import decide
 from draftmark.machines.rollout import GatewaysSeen
 from draftmark.observation import GatewayState, Observation, RevisionTraffic
-from draftmark.running import see_gateways
-from tests.specs import T0, observation, pod, ready_pod
+from draftmark.running import see_gateways, see_revision
+from draftmark.status import make_status
+from tests.specs import T0, observation, pod, ready_pod, running
 
 QUEUE_TIMEOUT = timedelta(seconds=30)
 OLD, NEW = "0123abcd", "abcd0123"
@@ -76,3 +79,14 @@ def test_gateways_are_believed_when_all_of_them_say_the_same_and_lately(case: st
     what, expected = CASES[case]
     found = see_gateways(what, [OLD, NEW], QUEUE_TIMEOUT, T0)
     assert replace(found, closed=found.closed - {NEW}, empty=found.empty - {NEW}) == expected
+
+
+def test_a_pod_that_was_evicted_is_no_pod_of_its_revision() -> None:
+    """It stays until it is collected as garbage: a rollout that waits for the end of its pods would wait as long."""
+    serving = running()
+    [revision] = known_revisions(serving)
+    evicted = pod(revision.hash, name="pod-evicted", phase="Failed", reason="Evicted")
+    for pods, count in (((*serving.pods, evicted), 1), ((evicted,), 0)):
+        seen = replace(serving, pods=pods)
+        assert see_revision(seen, revision, None, is_current=False).pods == count
+        assert make_status(seen, decide(seen, T0), T0)["replicas"] == count

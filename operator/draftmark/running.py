@@ -7,7 +7,7 @@ from typing import Any
 from draftmark.api import names
 from draftmark.api.times import read_time
 from draftmark.facts.addresses import cluster_ip
-from draftmark.facts.pods import is_ready, most_crashes, unscheduled, worst_problem
+from draftmark.facts.pods import has_ended, is_ready, most_crashes, unscheduled, worst_problem
 from draftmark.machines.revisions import Revision
 from draftmark.machines.rollout import GatewaysSeen, RevisionSeen
 from draftmark.observation import GatewayState, Json, Observation
@@ -87,7 +87,7 @@ def see_revision(seen: Observation, revision: Revision, deployment: Json | None,
         number=revision.number,
         desired=wanted_replicas(deployment) if deployment is not None else None,
         ready=ready,
-        pods=len(pods),
+        pods=sum(not has_ended(pod) for pod in pods),
         is_proven=is_proven(seen, revision.hash) or is_adopted,
         crashes=most_crashes(pods),
         is_unschedulable=problem is not None and problem.code == "Unschedulable",

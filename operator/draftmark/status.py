@@ -32,7 +32,7 @@ from draftmark.api.times import write_time
 from draftmark.awaiting import tell_awaited
 from draftmark.data_path import cut_off, is_moved, not_heard, unproven
 from draftmark.decision import Decision, RevisionReport
-from draftmark.facts.pods import PodProblem, is_ready, startup_stages, worst_problem
+from draftmark.facts.pods import PodProblem, has_ended, is_ready, startup_stages, worst_problem
 from draftmark.headroom import benchmarks_of, contradiction, cost, headroom
 from draftmark.observation import Json, Observation
 from draftmark.plan import Memory, Plan
@@ -96,7 +96,7 @@ def make_status(
             conditions, before=seen.status.get("conditions") or (), generation=seen.generation, now=now
         ),
         "url": names.service_url(seen.name, seen.namespace),
-        "replicas": sum(not pod["metadata"].get("deletionTimestamp") for pod in seen.pods),
+        "replicas": sum(not (pod["metadata"].get("deletionTimestamp") or has_ended(pod)) for pod in seen.pods),
         "readyReplicas": len(ready_pods),
         "selector": ",".join(f"{key}={value}" for key, value in names.selector_labels(seen.name).items()),
     }

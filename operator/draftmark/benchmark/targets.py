@@ -16,7 +16,7 @@ from draftmark.benchmark.observation import BenchmarkObservation
 from draftmark.choice import known_revisions
 from draftmark.engines.registry import ENGINES
 from draftmark.facts.addresses import in_url
-from draftmark.facts.pods import ENGINE_CONTAINER, is_ready, restarts, worst_problem
+from draftmark.facts.pods import ENGINE_CONTAINER, has_ended, is_ready, restarts, worst_problem
 from draftmark.machines.benchmark import Obstacle
 from draftmark.machines.revisions import Revision
 from draftmark.measure.order import Counters, TargetFacts
@@ -317,12 +317,8 @@ def _of_revision(
 
 
 def _is_over(pod: Json) -> bool:
-    """Whether another pod takes its place: it goes, or has ended. A pod that was evicted, or whose node was shut down, stays
-    until it is collected as garbage; the ReplicaSet does not count it."""
-    return bool(pod["metadata"].get("deletionTimestamp")) or pod.get("status", {}).get("phase") in (
-        "Failed",
-        "Succeeded",
-    )
+    """Whether another pod takes its place."""
+    return bool(pod["metadata"].get("deletionTimestamp")) or has_ended(pod)
 
 
 def _model(revision: Revision) -> ModelSpec:

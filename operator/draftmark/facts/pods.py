@@ -55,6 +55,12 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether nothing of a pod runs any more, nor ever will. One that was evicted, or whose node was shut down, stays until it is
+    collected as garbage, and its ReplicaSet does not count it."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
 def worst_problem(pods: Iterable[Mapping[str, Any]]) -> PodProblem | None:
     """The problem to tell when there is room for one; the same for the same pods in any order."""
     problems = [p for pod in pods if (p := pod_problem(pod)) is not None]
