@@ -132,7 +132,7 @@ FOR_TINY = {
 @pytest.mark.parametrize("case", FOR_TINY)
 async def test_the_model_is_found_wherever_it_stands(models: Models, case: str) -> None:
     answer = await models.post(FOR_TINY[case])
-    assert (answer.status, answer.headers[names.HEADER_SERVICE]) == (200, "small")
+    assert (answer.status, answer.headers.get(names.HEADER_SERVICE)) == (200, "small"), answer
     assert [received.body for received in models.small.received] == [json.loads(FOR_TINY[case])]
     assert not models.qwen.received
 
@@ -143,7 +143,7 @@ async def test_a_slash_may_be_escaped(models: Models, written: str, size: int) -
     """As PHP does it everywhere."""
     text = b'{"seconds":0,"url":"http:\\/\\/x' + b"x\\/" * (size // 3) + b'","model":"' + written.encode() + b'"}'
     answer = await models.post(text)
-    assert (answer.status, answer.headers[names.HEADER_SERVICE]) == (200, "qwen")
+    assert (answer.status, answer.headers.get(names.HEADER_SERVICE)) == (200, "qwen"), answer
 
 
 async def test_a_large_body_has_its_slashes_unescaped_or_is_told_so(models: Models) -> None:
@@ -217,7 +217,7 @@ async def test_a_model_that_is_no_text_is_refused(models: Models, value: Any) ->
 async def test_a_body_without_a_length_is_read_as_well(models: Models, size: int) -> None:
     whole = body(HUB, 20_000 if size == 1 else MIB)
     answer = await models.post(chunks(whole, size), CHUNKED)
-    assert (answer.status, answer.headers[names.HEADER_SERVICE]) == (200, "qwen")
+    assert (answer.status, answer.headers.get(names.HEADER_SERVICE)) == (200, "qwen"), answer
     assert models.qwen.received[0].body == json.loads(whole)
 
 
