@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from draftmark.api.defaults import Defaults
@@ -51,7 +51,12 @@ CPU = read([])
 H100, L4 = GPUS["H100"][1], GPUS["L4"][1]
 
 
+#: SGLang suits best, and only vLLM fits on the four.
+FOUR_A100: Json = {"gpu": "A100", "count": 4, "cordoned": False}
+
+
 @given(st.sampled_from(catalogued()), NODES, PARTS)
+@example("meta-llama/meta-llama-3.1-70b", [FOUR_A100], {"workload": {"concurrency": 1, "sharedPrefixTokens": 1}})
 def test_what_fits_on_present_nodes_is_planned_there(
     model: str, nodes: list[dict[str, Any]], parts: dict[str, Any]
 ) -> None:

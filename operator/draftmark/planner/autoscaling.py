@@ -4,6 +4,8 @@
     else the first kind of the administrator's list that it fits on  → there, and its pods wait for a node
     else refused, with what all of them together are short of
 
+With `engine.name: auto` that holds across engines: one that suits less is taken where only it fits on present nodes (`planner`).
+
 Whether there is room on a present node now is the scheduler's to know: where there is none, pods wait on it the same way.
 """
 

@@ -104,27 +104,12 @@ def _make_plan(
     if keep is not None and keep.engine in ENGINES:
         plan = _plan_with(given, ENGINES[keep.engine])
         return plan if isinstance(plan, Unplannable) else _with_kept_choice(plan, keep)
-    asked = Asked(spec=spec, source=source, gpu_resources=_gpu_resources(spec, cluster, defaults))
-    plans: dict[str, Plan | Unplannable] = {}
-
-    def refuses(engine: Engine) -> Unplannable | None:
-        plan = plans[engine.name] = _plan_with(given, engine)
-        return plan if isinstance(plan, Unplannable) else None
-
-    def lacks(engine: Engine) -> Unplannable | None:
-        version, is_known = _choose_version(spec, engine, defaults, keep=None, reasons=[])
-        return refuse_lacking(engine.name, version if is_known else None, spec, model)
-
-    selected = select_engine(asked, ENGINES, refuses, lacks)
-    if isinstance(selected, Unplannable):
-        return selected
-    plan = plans[selected.engine.name]
-    assert isinstance(plan, Plan), "what is selected was planned"
-    return replace(
-        plan,
-        reasons=(selected.reason, *plan.reasons),
-        rejected=(*selected.rejected, *plan.rejected)[:MAX_REJECTED],
-    )
+    if defaults.obtainable:
+        # Nodes that are there come before those that can be had, also with an engine that suits less.
+        present = _with_best_engine(replace(given, defaults=defaults.model_copy(update={"node_autoscaling": None})))
+        if isinstance(present, Plan) and not any(reason.code in _LATER for reason in present.reasons):
+            return present
+    return _with_best_engine(given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +123,32 @@ class _Given:
     defaults: Defaults
     keep: Plan | None
     model: ModelFacts | None
+
+
+def _with_best_engine(given: _Given) -> Plan | Unplannable:
+    """With the engine that suits best of those that can."""
+    spec, defaults = given.spec, given.defaults
+    asked = Asked(spec=spec, source=given.source, gpu_resources=_gpu_resources(spec, given.cluster, defaults))
+    plans: dict[str, Plan | Unplannable] = {}
+
+    def refuses(engine: Engine) -> Unplannable | None:
+        plan = plans[engine.name] = _plan_with(given, engine)
+        return plan if isinstance(plan, Unplannable) else None
+
+    def lacks(engine: Engine) -> Unplannable | None:
+        version, is_known = _choose_version(spec, engine, defaults, keep=None, reasons=[])
+        return refuse_lacking(engine.name, version if is_known else None, spec, given.model)
+
+    selected = select_engine(asked, ENGINES, refuses, lacks)
+    if isinstance(selected, Unplannable):
+        return selected
+    plan = plans[selected.engine.name]
+    assert isinstance(plan, Plan), "what is selected was planned"
+    return replace(
+        plan,
+        reasons=(selected.reason, *plan.reasons),
+        rejected=(*selected.rejected, *plan.rejected)[:MAX_REJECTED],
+    )
 
 
 def _with_kept_choice(plan: Plan, keep: Plan) -> Plan:
