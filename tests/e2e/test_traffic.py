@@ -179,7 +179,8 @@ def test_a_killed_router_or_gateway_cuts_only_what_went_through_it(
     answers = told[0].answers
     outcomes = told[0].count()
     measured.append(f"router, then one of two gateways killed under 24 streams: {outcomes}")
-    assert set(outcomes) <= {"whole", "cut", "error", "503"}, told[0].others()[:5]
+    # 502: the router had the request, and died before it answered; whether the engine has seen it nobody knows.
+    assert set(outcomes) <= {"whole", "cut", "error", "502", "503"}, told[0].others()[:5]
     for answer in told[0].others():
         if answer["outcome"] == "503":
             assert int(answer["retry_after"]) > 0
