@@ -184,6 +184,9 @@ def test_a_killed_router_or_gateway_cuts_only_what_went_through_it(
     for answer in told[0].others():
         if answer["outcome"] == "503":
             assert int(answer["retry_after"]) > 0
+        if answer["outcome"] == "502":
+            assert json.loads(answer["body"])["error"]["code"] == "router_failed"
+            assert answer["at"] < deaths[0] + RECOVERY_S, answer  # of the router's death, and not of the gateway's
         # Cut was only what was on its way, and nothing that began after the recovery.
         assert any(death - 10 <= answer["at"] <= death + RECOVERY_S for death in deaths), answer
     cut_by_gateway = [a for a in told[0].others() if a["outcome"] in ("cut", "error") and a["at"] > deaths[1] - 10]
